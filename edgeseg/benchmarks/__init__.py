@@ -1,0 +1,1 @@
+"""Latency, accuracy, machine and the report."""

@@ -1,0 +1,1 @@
+"""Frames -> ranges -> one Q/DQ graph."""

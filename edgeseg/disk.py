@@ -1,0 +1,75 @@
+"""Writing to disk so that nothing is lost: write aside, then rename."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from edgeseg.errors import BundleError
+
+
+@contextlib.contextmanager
+def writing_file(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to; it becomes `path` if the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(aside)
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing_folder(path: Path) -> Iterator[Path]:
+    """An empty folder beside `path`; it becomes `path` if the block ends without an error.
+
+    A model folder that is there already is replaced; any other folder with something in it is
+    refused.
+    """
+    check_replaceable(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield aside
+        aside.chmod(0o755)
+        old = aside.with_name(aside.name + ".old")
+        if path.exists():
+            path.rename(old)
+        aside.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def check_replaceable(path: Path) -> None:
+    """BundleError unless a model folder may be written at `path`."""
+    if path.is_dir():
+        if any(path.iterdir()) and not (path / "manifest.json").exists():
+            raise BundleError(
+                f"{path} is a folder with other things in it; give --out a new or empty folder"
+            )
+    elif path.exists():
+        raise BundleError(f"{path} is a file; --out expects a folder")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with writing_file(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON whole or not at all; nan and infinity are refused."""
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")

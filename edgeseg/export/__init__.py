@@ -1,0 +1,1 @@
+"""Checkpoint -> ONNX -> engine folders, and the accuracy gate."""

@@ -1,0 +1,240 @@
+"""What a frame is, and how it becomes the network's input and its labels come back.
+
+A frame is a camera image, (H, W, 3) uint8. `place` says which part of the frame goes where in the
+network's input; `prepare` does it; `restore` brings labels back to the frame. Training,
+calibration, gate, evaluation and runtime all use these functions and no others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from edgeseg.errors import FrameError, UsageError, guess
+from edgeseg.labels import IGNORE
+
+FITS = {
+    "pad": "the whole frame, scaled to fit inside; the rest is filled with the mean colour",
+    "crop": "the middle of the frame, scaled to cover all of the input",
+    "stretch": "the whole frame, each side scaled by itself",
+}
+ORDERS = ("rgb", "bgr")
+
+Size = tuple[int, int]
+"""(height, width)."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle of pixels: rows top to bottom, columns left to right, ends excluded."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def size(self) -> Size:
+        """(height, width)."""
+        return self.bottom - self.top, self.right - self.left
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Indexes the first two axes of an image."""
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """`source` (a box of the frame) is scaled onto `target` (a box of the network's input)."""
+
+    frame: Size
+    network: Size
+    source: Box
+    target: Box
+
+
+def parse_size(text: str) -> Size:
+    """`"512x1024"` -> (512, 1024), height first."""
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(p.isdigit() and int(p) > 0 for p in parts):
+        raise UsageError(f"size '{text}' is not HEIGHTxWIDTH, such as 512x1024")
+    return int(parts[0]), int(parts[1])
+
+
+def format_size(size: Size) -> str:
+    """(512, 1024) -> `"512x1024"`."""
+    return f"{size[0]}x{size[1]}"
+
+
+def check_order(order: str) -> str:
+    """`order` itself if it is rgb or bgr."""
+    if order not in ORDERS:
+        raise UsageError(f"channel order '{order}' is neither rgb nor bgr.{guess(order, ORDERS)}")
+    return order
+
+
+def check_frame(frame: object) -> np.ndarray:
+    """`frame` itself if it is a (H, W, 3) uint8 array, else a FrameError that says what it is."""
+    if not isinstance(frame, np.ndarray):
+        raise FrameError(
+            f"frame is a {type(frame).__name__}; expected a numpy array (H, W, 3) of uint8"
+        )
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
+        raise FrameError(
+            f"frame is {frame.dtype} of shape {frame.shape}; expected uint8 of shape (H, W, 3)"
+        )
+    return frame
+
+
+@lru_cache(maxsize=256)
+def place(frame: Size, network: Size, fit: str) -> Placement:
+    """Where a frame of that size goes in an input of that size. Sizes are (height, width)."""
+    if fit not in FITS:
+        raise UsageError(f"unknown fit '{fit}'.{guess(fit, FITS)}")
+    (fh, fw), (nh, nw) = frame, network
+    whole, full = Box(0, 0, fh, fw), Box(0, 0, nh, nw)
+    if fit == "pad":
+        scale = min(nh / fh, nw / fw)
+        h, w = max(1, min(nh, round(fh * scale))), max(1, min(nw, round(fw * scale)))
+        top, left = (nh - h) // 2, (nw - w) // 2
+        return Placement(frame, network, whole, Box(top, left, top + h, left + w))
+    if fit == "crop":
+        scale = max(nh / fh, nw / fw)
+        h, w = max(1, min(fh, round(nh / scale))), max(1, min(fw, round(nw / scale)))
+        top, left = (fh - h) // 2, (fw - w) // 2
+        return Placement(frame, network, Box(top, left, top + h, left + w), full)
+    return Placement(frame, network, whole, full)
+
+
+def prepare(
+    frame: np.ndarray,
+    placement: Placement,
+    *,
+    swap: bool,
+    fill: tuple[int, int, int],
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """(H, W, 3) uint8 frame -> (h, w, 3) uint8 network input.
+
+    `swap` reverses the channels (frame and network differ in order); `fill` is the colour around a
+    padded frame, in the network's order. `out`, if given, is written and returned.
+    """
+    if out is None:
+        out = np.empty((*placement.network, 3), np.uint8)
+    part = frame[placement.source.slices]
+    if part.shape[:2] != placement.target.size:
+        part = resize_image(part, placement.target.size)
+    if placement.target.size != placement.network:
+        out[:] = fill
+    out[placement.target.slices] = part[..., ::-1] if swap else part
+    return out
+
+
+def prepare_labels(labels: np.ndarray, placement: Placement) -> np.ndarray:
+    """(H, W) uint8 labels of the frame -> (h, w) uint8 labels of the input; `IGNORE` in padding."""
+    out = np.full(placement.network, IGNORE, np.uint8)
+    part = resize_labels(labels[placement.source.slices], placement.target.size)
+    out[placement.target.slices] = part
+    return out
+
+
+def restore(labels: np.ndarray, placement: Placement, out: np.ndarray | None = None) -> np.ndarray:
+    """(h, w) uint8 labels at any stride of the input -> (H, W) uint8 labels of the frame.
+
+    Pixels of the frame that the network did not see (fit "crop") are `IGNORE`.
+    """
+    source, target = placement.source, placement.target
+    if out is None:
+        out = np.empty(placement.frame, np.uint8)
+    if source.size != placement.frame:
+        out[:] = IGNORE
+    rows = _nearest(
+        labels.shape[0], placement.network[0], target.top, target.bottom, source.size[0]
+    )
+    columns = _nearest(
+        labels.shape[1], placement.network[1], target.left, target.right, source.size[1]
+    )
+    if _identity(rows, labels.shape[0]) and _identity(columns, labels.shape[1]):
+        out[source.slices] = labels
+    else:
+        out[source.slices] = np.take(np.take(labels, rows, 0), columns, 1)
+    return out
+
+
+def _identity(index: np.ndarray, length: int) -> bool:
+    return len(index) == length and bool((index == np.arange(length)).all())
+
+
+@lru_cache(maxsize=256)
+def _nearest(have: int, network: int, start: int, stop: int, want: int) -> np.ndarray:
+    """Index of the label nearest to each of `want` pixel centres over [start, stop) of the input.
+
+    Of two equally near ones it is the first, so halving takes every second pixel from the first.
+    """
+    stride = network / have
+    centres = start + (np.arange(want) + 0.5) * (stop - start) / want
+    return np.clip(np.ceil(centres / stride - 1.0 - 1e-9), 0, have - 1).astype(np.intp)
+
+
+def resize_labels(labels: np.ndarray, size: Size) -> np.ndarray:
+    """(H, W) -> (h, w), nearest by pixel centres; of two equally near pixels the first."""
+    if labels.shape == size:
+        return labels
+    rows = _nearest(labels.shape[0], labels.shape[0], 0, labels.shape[0], size[0])
+    columns = _nearest(labels.shape[1], labels.shape[1], 0, labels.shape[1], size[1])
+    return np.take(np.take(labels, rows, 0), columns, 1)
+
+
+def resize_image(image: np.ndarray, size: Size) -> np.ndarray:
+    """(H, W, C) uint8 -> (h, w, C) uint8; a smaller side by area, a larger one bilinear.
+
+    Area: each output pixel is the mean of the input that it covers (halving is the mean of 2x2).
+    Bilinear: by pixel centres ("half-pixel"), edges repeated. Rounded to the nearest, halves up.
+    """
+    height, width, channels = image.shape
+    h, w = size
+    if height * w * channels <= h * width * channels:
+        mixed = _mix_columns(image.astype(np.float32), w)
+        mixed = _mix_rows(mixed, h)
+    else:
+        mixed = _mix_rows(image.astype(np.float32), h)
+        mixed = _mix_columns(mixed, w)
+    mixed += 0.5
+    np.clip(mixed, 0, 255, out=mixed)
+    return mixed.astype(np.uint8)
+
+
+def _mix_rows(image: np.ndarray, h: int) -> np.ndarray:
+    height, width, channels = image.shape
+    if h == height:
+        return image
+    weights = _weights(height, h)
+    mixed: np.ndarray = (weights @ image.reshape(height, -1)).reshape(h, width, channels)
+    return mixed
+
+
+def _mix_columns(image: np.ndarray, w: int) -> np.ndarray:
+    width = image.shape[1]
+    if w == width:
+        return image
+    weights = _weights(width, w)
+    mixed: np.ndarray = np.matmul(weights, image)
+    return mixed
+
+
+@lru_cache(maxsize=64)
+def _weights(have: int, want: int) -> np.ndarray:
+    """(want, have) float32: row i holds the shares of the input pixels in output pixel i."""
+    scale = have / want
+    pixels = np.arange(have)[None]
+    if scale > 1:
+        start = np.arange(want)[:, None] * scale
+        shares = np.minimum(start + scale, pixels + 1) - np.maximum(start, pixels)
+    else:
+        centres = np.clip((np.arange(want)[:, None] + 0.5) * scale - 0.5, 0, have - 1)
+        shares = 1 - np.abs(centres - pixels)
+    shares = np.maximum(shares, 0)
+    return np.ascontiguousarray(shares / shares.sum(1, keepdims=True), np.float32)

@@ -1,0 +1,1 @@
+"""Networks in torch, one file for each paper; `MODELS` is the list."""

@@ -1,0 +1,1 @@
+"""What a robot embeds: numpy and one engine library."""

@@ -1,0 +1,1 @@
+"""Training in torch: data augmentation, losses, loop, checkpoints, distribution."""

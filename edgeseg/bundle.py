@@ -28,10 +28,14 @@ PRECISIONS = ("fp32", "fp16", "int8")
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Which builder makes the network: a name in `edgeseg.models.MODELS` and its options."""
+    """Which builder makes the network: a name in `edgeseg.models.MODELS` and its options.
+
+    `void_outputs` are outputs behind the classes, which no label may hold: export cuts them off.
+    """
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
+    void_outputs: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,53 @@
+"""The float network in torch, behind the same door as every engine."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from edgeseg.bundle import Bundle
+from edgeseg.errors import EngineError
+from edgeseg.models.checkpoint import load_checkpoint
+from edgeseg.models.network import Network
+from edgeseg.runtime.engine import Engine, EngineOptions
+
+
+class TorchEngine(Engine):
+    """A checkpoint folder run by torch on the CPU in f32; void outputs are cut off."""
+
+    def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
+        if options.inference_precision not in (None, "f32"):
+            raise EngineError(
+                f"the torch engine computes in f32, not {options.inference_precision}"
+            )
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        model, bundle = load_checkpoint(bundle.folder)
+        model.cut(len(bundle.manifest.table))
+        self.version = str(torch.__version__)
+        self.device = "CPU"
+        self.inference_precision = "f32"
+        self.threads = torch.get_num_threads()
+        self._model = WithInput(model, bundle).eval()
+
+    def infer(self, images: np.ndarray) -> np.ndarray:
+        """(N, H, W, 3) uint8 -> (N, H, W) uint8 labels."""
+        with torch.inference_mode():
+            labels: np.ndarray = self._model(torch.from_numpy(images)).numpy()
+        return labels
+
+
+class WithInput(torch.nn.Module):
+    """A network with its input and output: uint8 (N, H, W, 3) -> uint8 (N, H, W) labels."""
+
+    def __init__(self, model: Network, bundle: Bundle) -> None:
+        super().__init__()
+        self.model = model
+        spec = bundle.manifest.input
+        self.register_buffer("mean", torch.tensor(spec.mean).reshape(1, 3, 1, 1))
+        self.register_buffer("scale", 1.0 / torch.tensor(spec.std).reshape(1, 3, 1, 1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Normalise, run, argmax."""
+        normal = (images.permute(0, 3, 1, 2).float() - self.mean) * self.scale
+        return self.model(normal).argmax(1).to(torch.uint8)

@@ -40,6 +40,9 @@ class TorchEngine(Engine):
 class WithInput(torch.nn.Module):
     """A network with its input and output: uint8 (N, H, W, 3) -> uint8 (N, H, W) labels."""
 
+    mean: torch.Tensor
+    scale: torch.Tensor
+
     def __init__(self, model: Network, bundle: Bundle) -> None:
         super().__init__()
         self.model = model
@@ -50,4 +53,5 @@ class WithInput(torch.nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Normalise, run, argmax."""
         normal = (images.permute(0, 3, 1, 2).float() - self.mean) * self.scale
-        return self.model(normal).argmax(1).to(torch.uint8)
+        logits: torch.Tensor = self.model(normal)
+        return logits.argmax(1).to(torch.uint8)

@@ -1,0 +1,72 @@
+"""`edgeseg eval`."""
+
+from __future__ import annotations
+
+import argparse
+
+from edgeseg import pipeline
+from edgeseg.benchmarks.accuracy import COMPARED, Evaluation, evaluate
+from edgeseg.cli.output import add_json, add_threads, print_json, progress
+from edgeseg.dataset import SPLITS, open_dataset
+from edgeseg.frame import FITS, format_size, parse_size
+from edgeseg.runtime.engine import EngineOptions
+
+EXAMPLE = (
+    "edgeseg eval espnet_camvid --data camvid:../shared/data/camvid --split val --size 360x480"
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="name, checkpoint folder or engine folder")
+    parser.add_argument("--data", required=True, metavar="KIND:PATH", help="data set")
+    parser.add_argument("--split", default="val", choices=SPLITS, help="default: %(default)s")
+    parser.add_argument("--size", type=parse_size, help="network size HEIGHTxWIDTH (checkpoints)")
+    parser.add_argument("--fit", choices=FITS, help="how frames of another shape fit (checkpoints)")
+    parser.add_argument(
+        "--labels-at",
+        choices=COMPARED,
+        default="frame",
+        help="compare at the frame's label size or at the network's (default: %(default)s)",
+    )
+    parser.add_argument("--limit", type=int, help="at most so many frames, evenly spread")
+    add_threads(parser)
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    dataset = open_dataset(args.data, args.split)
+    if args.limit:
+        dataset = dataset.spread(args.limit)
+    options = EngineOptions(args.threads, args.inference_precision)
+    with pipeline.open_model(
+        args.model, size=args.size, fit=args.fit, options=options
+    ) as segmenter:
+        with progress("frames") as step:
+            result = evaluate(segmenter, dataset, at=args.labels_at, progress=step)
+        engine = segmenter.engine
+        described = {
+            "model": segmenter.bundle.manifest.name,
+            "engine": type(engine).__name__,
+            "version": engine.version,
+            "inference_precision": engine.inference_precision,
+            "seen_in_training": pipeline.seen_in_training(segmenter.bundle.manifest, dataset),
+        }
+    print_json(args.json, {**described, **result.to_dict()})
+    if args.json != "-":
+        print(_table(result))
+    return 0
+
+
+def _table(result: Evaluation) -> str:
+    width = max(map(len, result.per_class))
+    rows = [
+        f"  {name:<{width}}  {'  not in the truth' if iou is None else f'{iou:6.2f}'}"
+        for name, iou in result.per_class.items()
+    ]
+    size = format_size(result.size) if result.size else "any size"
+    return (
+        f"mIoU {result.miou:.2f}, pixel accuracy {result.pixel_accuracy:.2f} "
+        f"({result.frames} frames of {result.data}, {result.split}; {size}, fit {result.fit})\n"
+        + "\n".join(rows)
+        + f"\nrule: {result.rule}"
+    )

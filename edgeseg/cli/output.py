@@ -1,0 +1,63 @@
+"""What verbs share: flags, progress on a terminal, JSON to a file or standard output."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from edgeseg.disk import write_json
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """`--json FILE`."""
+    parser.add_argument("--json", metavar="FILE", help="write the result as JSON ('-': to stdout)")
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """`--threads` and `--inference-precision`."""
+    parser.add_argument("--threads", type=positive, help="CPU threads (default: all cores)")
+    parser.add_argument(
+        "--inference-precision",
+        choices=("f32", "bf16", "f16"),
+        help="float arithmetic of the engine (default: f32; for fp16 folders the engine's half)",
+    )
+
+
+def positive(text: str) -> int:
+    """An integer of at least 1, for argparse."""
+    value = int(text) if text.isdigit() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no positive integer")
+    return value
+
+
+def print_json(target: str | None, content: Any) -> None:
+    """Write `content` where `--json` says; nothing without it."""
+    if target == "-":
+        print(json.dumps(content, indent=1, allow_nan=False))
+    elif target:
+        write_json(Path(target), content)
+
+
+@contextlib.contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A line on standard error that counts `what`; silent when that is no terminal."""
+    start = time.monotonic()
+    shown = sys.stderr.isatty()
+
+    def step(done: int, total: int) -> None:
+        if shown:
+            left = (time.monotonic() - start) / max(done, 1) * (total - done)
+            print(f"\r{done}/{total} {what}, {left:.0f} s left \x1b[K", end="", file=sys.stderr)
+
+    try:
+        yield step
+    finally:
+        if shown:
+            print("\r\x1b[K", end="", file=sys.stderr)

@@ -1,0 +1,164 @@
+"""The steps in order: checkpoint -> ONNX -> Q/DQ -> engine -> gate -> bench.
+
+The only module where the rooms meet.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from edgeseg.bundle import (
+    Bundle,
+    InputSpec,
+    Manifest,
+    ModelSpec,
+    Target,
+    WeightsSpec,
+    read_bundle,
+    read_manifest,
+)
+from edgeseg.dataset import Dataset
+from edgeseg.errors import BundleError, UsageError, guess
+from edgeseg.frame import FITS, Size, format_size
+from edgeseg.labels import class_table
+from edgeseg.runtime.engine import EngineOptions, open_engine
+from edgeseg.runtime.segmenter import Segmenter, load
+
+SHIPPED = Path(__file__).parent / "weights"
+DEFAULT_MODEL = "espnet_q3"
+
+
+def shipped() -> dict[str, Path]:
+    """The models whose weights come with edgeseg: name -> checkpoint folder."""
+    return {path.parent.name: path.parent for path in sorted(SHIPPED.glob("*/manifest.json"))}
+
+
+def find_model(model: str) -> Path:
+    """MODEL as typed -> its folder or .onnx file; UsageError that says what to type instead."""
+    path = Path(model)
+    if path.exists():
+        return path
+    folders = shipped()
+    if model in folders:
+        return folders[model]
+    from edgeseg.models.network import MODELS
+
+    if model in MODELS:
+        raise UsageError(
+            f"no weights are shipped for '{model}'. Train it (edgeseg train RECIPE --out DIR) or "
+            f"convert published ones (edgeseg convert --model {model} --weights FILE.pth ...), then "
+            f"give that folder. Shipped: {', '.join(folders) or 'none'}"
+        )
+    known = [*folders, *MODELS]
+    raise UsageError(
+        f"'{model}' is no model folder, no .onnx file and no model name.{guess(model, known)}"
+    )
+
+
+def open_model(
+    model: str, *, size: Size | None, fit: str | None, options: EngineOptions
+) -> Segmenter:
+    """Any MODEL as a Segmenter for RGB frames.
+
+    An engine folder runs on its engine at its own size; a checkpoint in torch, at `size` (its own
+    if None).
+    """
+    folder = find_model(model)
+    if folder.suffix == ".onnx":
+        raise UsageError(
+            f"{folder}: export the ONNX file first: edgeseg export {folder} --classes TABLE ..."
+        )
+    manifest = read_manifest(folder)
+    if manifest.kind == "network":
+        if size is not None and size != manifest.input.size:
+            raise UsageError(
+                f"{folder} was exported at {format_size(manifest.input.size or (0, 0))} and can't "
+                f"run at {format_size(size)}; export it at that size"
+            )
+        if fit is not None and fit != manifest.input.fit:
+            raise UsageError(f"{folder} was exported with fit '{manifest.input.fit}', not '{fit}'")
+        return load(
+            folder,
+            frames="rgb",
+            threads=options.threads,
+            inference_precision=options.inference_precision,
+            allow_ungated=True,
+        )
+    bundle = resized(read_bundle(folder), size, fit)
+    engine = open_engine("torch", bundle, options)
+    return Segmenter(engine, bundle, frames="rgb")
+
+
+def resized(bundle: Bundle, size: Size | None, fit: str | None) -> Bundle:
+    """A checkpoint's bundle with another input size and fit; sizes that can't be are refused."""
+    from edgeseg.models.network import build_model
+
+    manifest = bundle.manifest
+    size = size or manifest.input.size
+    if size is None:
+        raise UsageError(f"{bundle.folder} names no input size; give --size HEIGHTxWIDTH")
+    if manifest.model is None:
+        raise BundleError(f"{bundle.folder}: the manifest names no model")
+    if fit is not None and fit not in FITS:
+        raise UsageError(f"unknown fit '{fit}'.{guess(fit, FITS)}")
+    divisor = build_model(manifest.model, len(manifest.table)).divisor
+    check_size(size, divisor, manifest.name)
+    spec = dataclasses.replace(manifest.input, size=size, fit=fit or manifest.input.fit)
+    return Bundle(bundle.folder, dataclasses.replace(manifest, input=spec))
+
+
+def check_size(size: Size, divisor: int, name: str) -> None:
+    """UsageError that names the nearest size unless both sides are multiples of `divisor`."""
+    nearest = tuple(max(divisor, round(side / divisor) * divisor) for side in size)
+    if nearest != tuple(size):
+        raise UsageError(
+            f"{name} takes sizes whose height and width are multiples of {divisor}; "
+            f"{format_size(size)} is not. The nearest is {format_size((nearest[0], nearest[1]))}"
+        )
+
+
+def convert(
+    name: str,
+    weights: Path,
+    out: Path,
+    *,
+    spec: InputSpec,
+    classes: str,
+    options: dict[str, str],
+    void_outputs: int,
+    origin: WeightsSpec,
+) -> Bundle:
+    """Published weights -> checkpoint folder."""
+    from edgeseg.models.checkpoint import fill_weights, save_checkpoint
+    from edgeseg.models.network import build_model
+    from edgeseg.models.published import read_published
+
+    table = class_table(classes)
+    model_spec = ModelSpec(name, dict(options), void_outputs)
+    model = build_model(model_spec, len(table) + void_outputs)
+    fill_weights(model, read_published(weights, model), str(weights))
+    manifest = Manifest(
+        kind="checkpoint",
+        name=name,
+        model=model_spec,
+        classes=table.to_dict(),
+        input=spec,
+        weights=origin,
+        history=(f"convert --model {name} --weights {weights.name}",),
+        target=Target("torch", "", ""),
+    )
+    return save_checkpoint(out, model, manifest)
+
+
+def seen_in_training(manifest: Manifest, dataset: Dataset) -> bool | None:
+    """Whether the weights were trained on these frames; None when the manifest doesn't tell."""
+    data = manifest.weights.data.lower()
+    if data == "unknown":
+        return None
+    kind = (
+        dataset.source.partition(":")[0].replace("_", " ").replace("synthetic", "synthetic street")
+    )
+    if kind not in data:
+        return False
+    return dataset.split in ("train", "tune")

@@ -144,6 +144,10 @@ class Sink(ABC):
     ) -> None:
         """Take a frame and its labels; `at` is in seconds since the first one."""
 
+    def close(self) -> None:
+        """Finish the file and give it its name; closing twice is fine."""
+        self._open.close()
+
     def __enter__(self) -> Sink:
         return self
 

@@ -1,0 +1,237 @@
+"""`edgeseg run`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+from edgeseg.benchmarks.latency import summary_of
+from edgeseg.bundle import Target, read_manifest
+from edgeseg.cli.output import add_json, add_threads, positive, print_json
+from edgeseg.errors import DataError, UsageError
+from edgeseg.playback import Drawing, Sink, Source, open_sink, open_source, parse_rate
+from edgeseg.runtime.segmenter import Segmenter, Stages, load
+from edgeseg.runtime.stream import stream
+
+EXAMPLE = "edgeseg run espnet-int8 --source drive.mp4 --out overlay.mp4"
+CAMERA_SILENCE = 10.0
+"""Seconds without a frame after which a camera is taken for lost."""
+RECENT = 100
+"""Frames over which the live line's rate and medians are taken."""
+STAGES = ("prepare", "engine", "decode")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="FOLDER", help="engine folder made by 'edgeseg export'")
+    parser.add_argument(
+        "--source", required=True, help="folder of images, one image, a video, or camera:0"
+    )
+    parser.add_argument(
+        "--out",
+        help="overlay.mp4 (.mkv, .mov), or a folder for one overlay (.jpg) and one label file "
+        "(.png) per frame, or .png/.jpg for one image (default: only time it)",
+    )
+    parser.add_argument(
+        "--opacity", type=float, default=0.5, help="of the class colours (default: %(default)s)"
+    )
+    parser.add_argument("--plain", action="store_true", help="draw no legend and no caption")
+    parser.add_argument("--limit", type=positive, metavar="N", help="stop after N frames")
+    parser.add_argument(
+        "--frames-per-second",
+        metavar="RATE",
+        help="of the overlay video (default: the source's own; 10 for images)",
+    )
+    parser.add_argument(
+        "--allow-ungated", action="store_true", help="run a folder that no accuracy gate passed"
+    )
+    add_threads(parser)
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    rate = parse_rate(args.frames_per_second) if args.frames_per_second else None
+    target = engine_of(Path(args.folder))
+    segmenter = load(
+        args.folder,
+        frames="rgb",
+        threads=args.threads,
+        inference_precision=args.inference_precision,
+        allow_ungated=args.allow_ungated,
+    )
+    with segmenter:
+        source = open_source(args.source, args.limit, rate)
+        sink = open_sink(
+            args.out, source, Drawing(segmenter.classes, args.opacity, plain=args.plain)
+        )
+        tally = segment_all(segmenter, source, sink, f"{segmenter.bundle.manifest.name}  {target}")
+        precision = segmenter.engine.inference_precision
+    if not tally.frames and not tally.interrupted:
+        raise DataError(f"--source {args.source}: not one frame came out of it")
+    out = args.out if sink.written else None
+    answer = {
+        "folder": args.folder,
+        "source": args.source,
+        "out": out,
+        "target": target.name,
+        "precision": segmenter.bundle.manifest.precision,
+        "inference_precision": precision,
+        **tally.to_dict(),
+    }
+    print_json(args.json, answer)
+    if args.json != "-":
+        print(_summary(tally, out))
+    return 130 if tally.interrupted else 0
+
+
+def engine_of(folder: Path) -> Target:
+    """What the engine folder was built for; UsageError with the command that makes one."""
+    if folder.suffix == ".onnx" and not folder.is_dir():
+        command = f"edgeseg export {folder} --classes TABLE --target onnxruntime --out DIR"
+        raise UsageError(f"{folder} is no engine folder. Make one: {command}")
+    command = f"edgeseg export {folder} --target onnxruntime --out {folder.name}-onnxruntime"
+    if not folder.exists():
+        raise UsageError(f"{folder}: no such engine folder. From a model, make one: {command}")
+    target = read_manifest(folder).target
+    if target is None:
+        raise UsageError(f"{folder} is a model without an engine. Make an engine folder: {command}")
+    return target
+
+
+@dataclass
+class Tally:
+    """What was timed: milliseconds of each stage, frames, drops."""
+
+    samples: dict[str, list[float]] = field(default_factory=lambda: {s: [] for s in STAGES})
+    ends: list[float] = field(default_factory=list)
+    start: float = field(default_factory=perf_counter)
+    dropped: int = 0
+    interrupted: bool = False
+
+    def add(self, stages: Stages) -> None:
+        """Count one frame."""
+        for name in STAGES:
+            self.samples[name].append(getattr(stages, name))
+        self.ends.append(perf_counter())
+
+    @property
+    def frames(self) -> int:
+        """Frames that came out."""
+        return len(self.ends)
+
+    @property
+    def fps(self) -> float:
+        """Frames per second over the whole run, drawing and writing included."""
+        return self.frames / max(self.ends[-1] - self.start, 1e-9) if self.ends else 0.0
+
+    def medians(self, last: int = 0) -> str:
+        """`prepare 1.2, engine 20.1, decode 0.6 ms` over the last frames, or over all."""
+        parts = [f"{name} {median(self.samples[name][-last:]):.1f}" for name in STAGES]
+        return ", ".join(parts) + " ms"
+
+    def line(self, source: Source) -> str:
+        """The live line."""
+        ends = [self.start, *self.ends][-RECENT:]
+        rate = (len(ends) - 1) / max(ends[-1] - ends[0], 1e-9)
+        total = f"/{source.count}" if source.count else ""
+        dropped = f", {self.dropped} dropped" if source.live else ""
+        return f"{self.frames}{total} frames{dropped}, {rate:.1f} fps, p50 {self.medians(RECENT)}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The form of `--json`."""
+        totals = [sum(stages) for stages in zip(*self.samples.values(), strict=True)]
+        stages = {**self.samples, "total": totals}
+        return {
+            "frames": self.frames,
+            "dropped": self.dropped,
+            "interrupted": self.interrupted,
+            "fps": round(self.fps, 3),
+            "stages_ms": {
+                name: {k: v if v is None else round(v, 3) for k, v in summary_of(s).items()}
+                for name, s in stages.items()
+                if s
+            },
+        }
+
+
+def segment_all(segmenter: Segmenter, source: Source, sink: Sink, caption: str) -> Tally:
+    """Every frame of the source through the Segmenter into the sink.
+
+    Ctrl-C ends the run between two frames: the sink finishes what it has.
+    """
+    tally, shown = Tally(), -1.0
+    watchdog = CAMERA_SILENCE if source.live else None
+    with (
+        sink,
+        _live_line() as show,
+        stream(segmenter, source.frames, drop=source.live, watchdog=watchdog) as segmented,
+    ):
+        try:
+            for index, (frame, labels, stages) in enumerate(segmented):
+                with _holding_interrupt():
+                    tally.add(stages)
+                    recent = tally.samples["engine"][-RECENT:]
+                    text = f"{caption}  {median(recent):.1f} ms"
+                    at = tally.ends[-1] - tally.ends[0]
+                    sink.write(source.name(index), frame, labels, text, at)
+                tally.dropped = segmented.dropped
+                if perf_counter() - shown > 0.2:
+                    shown = perf_counter()
+                    show(tally.line(source))
+        except KeyboardInterrupt:
+            tally.interrupted = True
+        with _holding_interrupt():
+            segmented.close()
+            sink.close()
+    return tally
+
+
+def _summary(tally: Tally, out: str | None) -> str:
+    lines = ["interrupted"] if tally.interrupted else []
+    if tally.frames:
+        lines.append(f"{tally.frames} frames, {tally.fps:.1f} frames per second from end to end")
+        lines.append(f"median of one frame: {tally.medians()}")
+    if tally.dropped:
+        lines.append(f"{tally.dropped} frames of the camera were dropped: they came too fast")
+    if out:
+        lines.append(f"written: {out}")
+    return "\n".join(lines)
+
+
+@contextlib.contextmanager
+def _live_line() -> Iterator[Any]:
+    """A line on standard error that is written again and again; silent when it is no terminal."""
+    terminal = sys.stderr.isatty()
+
+    def show(text: str) -> None:
+        if terminal:
+            print(f"\r{text}\x1b[K", end="", file=sys.stderr, flush=True)
+
+    try:
+        yield show
+    finally:
+        show("")
+
+
+@contextlib.contextmanager
+def _holding_interrupt() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block, so that what is being written is written whole."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: caught.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if caught:
+        raise KeyboardInterrupt

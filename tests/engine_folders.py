@@ -1,4 +1,4 @@
-"""Tiny engine folders made by hand, so that rooms and engines are tested without torch or export."""
+"""Tiny engine folders made by hand: rooms and engines are tested without torch or export."""
 
 from __future__ import annotations
 

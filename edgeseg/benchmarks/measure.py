@@ -1,0 +1,362 @@
+"""One row of a bench result, measured in a process of its own.
+
+`measure_in_process` starts `python -m edgeseg.benchmarks.measure FOLDER ...` and reads the row that
+it writes. Latency and peak memory are read before the data set is opened, on frames that lie ready
+in a .npy file, so that neither decoding nor resizing is in the numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeseg import errors
+from edgeseg.benchmarks.latency import Latency, StopRule, summary_of, time_calls
+from edgeseg.benchmarks.machine import machine
+from edgeseg.bundle import Bundle, InputSpec, Manifest, OutputSpec, read_bundle, read_manifest
+from edgeseg.disk import write_json
+from edgeseg.errors import DataError, EdgesegError, EngineError
+from edgeseg.frame import place, prepare
+from edgeseg.runtime.engine import EngineOptions, open_engine
+from edgeseg.runtime.segmenter import Segmenter, load
+
+if TYPE_CHECKING:
+    from edgeseg.dataset import Dataset
+
+TIMING_FRAMES = 8
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to measure and how.
+
+    `frames` is a .npy file of (N, h, w, 3) uint8 at the network's size and in its channel order
+    (`write_timing_frames`). Accuracy is measured when `data` is given, on `split`, on all frames or
+    on `limit` frames spread evenly. `threads` None: all cores.
+    """
+
+    folder: Path
+    frames: Path
+    threads: int | None = None
+    inference_precision: str | None = None
+    allow_ungated: bool = False
+    data: str | None = None
+    split: str = "val"
+    limit: int | None = None
+    rule: StopRule = field(default_factory=StopRule)
+
+
+def write_timing_frames(
+    path: Path, dataset: Dataset, spec: InputSpec, count: int = TIMING_FRAMES
+) -> None:
+    """Write `count` frames spread over the set, fitted as `spec` says and in its channel order."""
+    if not len(dataset):
+        raise DataError(f"{dataset.source} has no frames in split '{dataset.split}'")
+    images = []
+    for sample in dataset.spread(count):
+        shape = (sample.image.shape[0], sample.image.shape[1])
+        placement = place(shape, spec.size or shape, spec.fit)
+        swap = spec.order != "rgb"
+        images.append(prepare(sample.image, placement, swap=swap, fill=spec.fill))
+    sizes = {i.shape for i in images}
+    if len(sizes) > 1:
+        raise DataError(
+            f"{dataset.source}: frames differ in size and the network has no fixed one; "
+            "export with --size"
+        )
+    np.save(path, np.stack(images))
+
+
+def measure_in_process(job: Job) -> dict[str, Any]:
+    """The row of `job`, measured in a new Python process; its errors are raised here."""
+    with tempfile.TemporaryDirectory(prefix="edgeseg-measure-") as scratch:
+        answer = Path(scratch) / "row.json"
+        command = [sys.executable, "-m", "edgeseg.benchmarks.measure", *to_arguments(job, answer)]
+        environment = {**os.environ, **_thread_limits(job.threads)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if answer.exists():
+            content = json.loads(answer.read_text(encoding="utf-8"))
+            if "error" not in content:
+                row: dict[str, Any] = content
+                return row
+            raise _as_error(content["error"])
+    if done.returncode < 0:
+        raise EngineError(
+            f"{job.folder}: the process that measured it was killed by signal {-done.returncode}"
+            + (" (out of memory?)" if done.returncode == -9 else "; the engine crashed")
+        )
+    raise RuntimeError(f"measuring {job.folder} ended with {done.returncode}:\n{done.stderr}")
+
+
+def _thread_limits(threads: int | None) -> dict[str, str]:
+    """The environment that holds numpy's own threads to the engine's number."""
+    if threads is None:
+        return {}
+    return {key: str(threads) for key in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+
+
+def _as_error(entry: dict[str, str]) -> EdgesegError:
+    known = getattr(errors, entry["class"], EngineError)
+    error: EdgesegError = known(entry["message"])
+    return error
+
+
+def measure(job: Job) -> dict[str, Any]:
+    """The row of `job`, measured in this process (which should have done nothing before)."""
+    about = machine()
+    frames = _read_frames(job.frames)
+    manifest = read_manifest(job.folder)
+    begin = perf_counter()
+    segmenter = _open(job, manifest)
+    load_ms = (perf_counter() - begin) * 1e3
+    with segmenter:
+        if manifest.input.batch == 1:
+            latency, stages = _time_segmenter(segmenter, frames, job.rule)
+        else:
+            latency, stages = _time_batches(segmenter, frames, manifest.input.batch, job.rule)
+        peak = _peak_rss_mib()
+        return {
+            **_network(segmenter.bundle, manifest, (frames.shape[1], frames.shape[2])),
+            **_engine(segmenter),
+            "load_ms": round(load_ms, 3),
+            "latency_ms": latency.to_dict(),
+            "stages_ms": stages,
+            "throughput_fps": round(latency.throughput, 3),
+            "peak_rss_mib": peak,
+            **_accuracy(job, segmenter, manifest),
+            "timing": {
+                "frames": len(frames),
+                "warm_up_calls": job.rule.warm_up_calls,
+                "warm_up_seconds": job.rule.warm_up_seconds,
+            },
+            "machine": about,
+            "power": None,
+        }
+
+
+def _open(job: Job, manifest: Manifest) -> Segmenter:
+    """The folder as `edgeseg.load` opens it, for frames in the network's own channel order."""
+    order = manifest.input.order
+    if manifest.input.batch == 1:
+        return load(
+            job.folder, frames=order, threads=job.threads,
+            inference_precision=job.inference_precision, allow_ungated=job.allow_ungated,
+        )  # fmt: skip
+    if manifest.target is None:
+        raise errors.BundleError(f"{job.folder} has no engine; build one with 'edgeseg export'")
+    bundle = read_bundle(job.folder)
+    options = EngineOptions(job.threads, job.inference_precision)
+    engine = open_engine(manifest.target.name, bundle, options)
+    single = replace(manifest, input=replace(manifest.input, batch=1))
+    return Segmenter(engine, Bundle(job.folder, single), frames=order)
+
+
+def _time_segmenter(
+    segmenter: Segmenter, frames: np.ndarray, rule: StopRule
+) -> tuple[Latency, dict[str, Any]]:
+    """Whole calls, frame -> labels, cycling through the frames; and their stages."""
+    latency, results = time_calls(
+        lambda i: segmenter.timed(frames[i % len(frames)], at="network")[1], rule
+    )
+    stages = {
+        name: summary_of([getattr(s, name) for s in results])
+        for name in ("prepare", "engine", "decode")
+    }
+    return latency, {**stages, "call": latency.summary()}
+
+
+def _time_batches(
+    segmenter: Segmenter, frames: np.ndarray, batch: int, rule: StopRule
+) -> tuple[Latency, dict[str, Any]]:
+    """Whole batches, (batch, h, w, 3) -> labels; there is no `prepare`."""
+    batches = [
+        np.ascontiguousarray(frames[[(i + j) % len(frames) for j in range(batch)]])
+        for i in range(0, max(len(frames), batch), batch)
+    ]
+
+    def call(index: int) -> tuple[float, float]:
+        start = perf_counter()
+        result = segmenter.engine.infer(batches[index % len(batches)])
+        inferred = perf_counter()
+        segmenter.decode(result)
+        return (inferred - start) * 1e3, (perf_counter() - inferred) * 1e3
+
+    latency, results = time_calls(call, rule, batch=batch)
+    stages = {
+        "prepare": None,
+        "engine": summary_of([r[0] for r in results]),
+        "decode": summary_of([r[1] for r in results]),
+    }
+    return latency, {**stages, "call": latency.summary()}
+
+
+def _network(bundle: Bundle, manifest: Manifest, size: tuple[int, int]) -> dict[str, Any]:
+    """What the manifest says about the network."""
+    names = [n for n in manifest.files if not n.startswith("gate/")]
+    bytes_ = sum((bundle.folder / n).stat().st_size for n in names)
+    return {
+        "model": manifest.name,
+        "precision": manifest.precision,
+        "size": list(size),
+        "batch": manifest.input.batch,
+        "params": manifest.params,
+        "macs": manifest.macs,
+        "uncounted": manifest.uncounted,
+        "file_mib": round(bytes_ / 2**20, 3),
+        "decode": _decode_name(manifest.output),
+        "gate": manifest.gate.state if manifest.gate else "not run",
+        "quantisation": manifest.quantisation.method if manifest.quantisation else None,
+    }
+
+
+def _decode_name(output: OutputSpec) -> str:
+    if output.kind == "labels":
+        return "in the graph"
+    return f"{output.decode} x{output.factor}, then argmax"
+
+
+def _engine(segmenter: Segmenter) -> dict[str, Any]:
+    target, engine = segmenter.bundle.manifest.target, segmenter.engine
+    name = target.name if target else "none"
+    return {
+        "target": name,
+        "inference_precision": engine.inference_precision,
+        "threads": engine.threads,
+        "engine": {"name": name, "version": engine.version, "device": engine.device},
+    }
+
+
+def _accuracy(job: Job, segmenter: Segmenter, manifest: Manifest) -> dict[str, Any]:
+    """Scores of the engine already open; nulls without data or for batches."""
+    keys = (
+        "miou", "per_class", "pixel_accuracy", "frame_miou", "rule", "fit", "data",
+        "seen_in_training",
+    )  # fmt: skip
+    if job.data is None or manifest.input.batch != 1:
+        return dict.fromkeys(keys)
+    from edgeseg.benchmarks.accuracy import evaluate
+    from edgeseg.dataset import open_dataset
+
+    dataset = open_dataset(job.data, job.split)
+    if job.limit is not None:
+        dataset = dataset.spread(job.limit)
+    found = evaluate(Segmenter(segmenter.engine, segmenter.bundle, frames="rgb"), dataset)
+    kind = job.data.partition(":")[0]
+    return {
+        "miou": found.miou,
+        "per_class": found.per_class,
+        "pixel_accuracy": found.pixel_accuracy,
+        "frame_miou": {name: round(value, 3) for name, value in found.frame_miou.items()},
+        "rule": found.rule,
+        "fit": found.fit,
+        "data": {"kind": kind, "split": job.split, "frames": found.frames},
+        "seen_in_training": seen_in_training(manifest.weights.data, kind, job.split),
+    }
+
+
+def seen_in_training(trained_on: str, kind: str, split: str) -> bool | None:
+    """Whether weights trained on `trained_on` saw these frames; None where that is not known.
+
+    `trained_on` is the manifest's `weights.data`: "KIND SPLIT", several joined by "+". The tune
+    split is a part of train.
+    """
+    if trained_on == "unknown":
+        return None
+    sets = {tuple(part.replace(":", " ").lower().split()[:2]) for part in trained_on.split("+")}
+    whole = {"tune": "train"}.get(split, split)
+    return (kind, split) in sets or (kind, whole) in sets
+
+
+def _peak_rss_mib() -> float | None:
+    """Peak resident memory of this process (VmHWM); None where the system does not tell."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        return None
+    for line in status.splitlines():
+        if line.startswith("VmHWM:"):
+            return round(int(line.split()[1]) / 1024, 1)
+    return None
+
+
+def _read_frames(path: Path) -> np.ndarray:
+    try:
+        frames: np.ndarray = np.load(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: no .npy file of frames ({error})") from error
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
+        raise DataError(
+            f"{path}: holds {frames.dtype} of shape {frames.shape}; expected uint8 (N, H, W, 3)"
+        )
+    return frames
+
+
+def to_arguments(job: Job, answer: Path) -> list[str]:
+    """The command line of the process that measures `job` and writes its row to `answer`."""
+    rule = job.rule
+    words = [str(job.folder), "--frames", str(job.frames), "--json", str(answer)]
+    words += ["--split", job.split]
+    words += ["--min-samples", str(rule.min_samples), "--min-seconds", str(rule.min_seconds)]
+    words += ["--max-seconds", str(rule.max_seconds)]
+    words += ["--warm-up-calls", str(rule.warm_up_calls)]
+    words += ["--warm-up-seconds", str(rule.warm_up_seconds)]
+    for name in ("threads", "inference_precision", "data", "limit"):
+        value = getattr(job, name)
+        if value is not None:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return [*words, "--allow-ungated"] if job.allow_ungated else words
+
+
+def parse_arguments(words: list[str]) -> tuple[Job, Path]:
+    """The inverse of `to_arguments`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m edgeseg.benchmarks.measure",
+        description="Measure one engine folder in this process. 'edgeseg bench' calls it",
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--frames", type=Path, required=True, help=".npy of (N, h, w, 3) uint8")
+    parser.add_argument("--json", type=Path, required=True, help="where the row is written")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--inference-precision")
+    parser.add_argument("--allow-ungated", action="store_true")
+    parser.add_argument("--data", help="KIND:PATH for mIoU")
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--limit", type=int)
+    rule = StopRule()
+    for name in ("min_samples", "min_seconds", "max_seconds", "warm_up_calls", "warm_up_seconds"):
+        default = getattr(rule, name)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
+    a = parser.parse_args(words)
+    rule = StopRule(a.min_samples, a.min_seconds, a.max_seconds, a.warm_up_calls, a.warm_up_seconds)
+    job = Job(
+        a.folder, a.frames, a.threads, a.inference_precision, a.allow_ungated, a.data, a.split,
+        a.limit, rule,
+    )  # fmt: skip
+    return job, a.json
+
+
+def main(words: list[str]) -> int:
+    """Write the row, or `{"error": {"class", "message"}}`; returns the exit code."""
+    job, answer = parse_arguments(words)
+    try:
+        row = measure(job)
+    except EdgesegError as error:
+        write_json(answer, {"error": {"class": type(error).__name__, "message": str(error)}})
+        print(f"edgeseg: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    write_json(answer, row)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

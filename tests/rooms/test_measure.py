@@ -1,0 +1,269 @@
+"""A row measured in a process of its own, on a folder of the fake engine and made-up frames."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgeseg.benchmarks import measure as room
+from edgeseg.benchmarks.latency import StopRule
+from edgeseg.benchmarks.measure import (
+    Job,
+    measure,
+    measure_in_process,
+    parse_arguments,
+    seen_in_training,
+    to_arguments,
+    write_timing_frames,
+)
+from edgeseg.bundle import (
+    Gate,
+    InputSpec,
+    Manifest,
+    OutputSpec,
+    Target,
+    WeightsSpec,
+    write_bundle,
+)
+from edgeseg.dataset import open_dataset
+from edgeseg.errors import BundleError, DataError, EngineError
+from edgeseg.labels import CLASS_TABLES
+from edgeseg.runtime.engine import ENGINES, Engine
+
+pytestmark = pytest.mark.rooms
+
+TABLE = CLASS_TABLES["camvid11"]
+QUICK = StopRule(min_samples=20, min_seconds=0, max_seconds=5, warm_up_calls=1, warm_up_seconds=0)
+SPEC = InputSpec("bgr", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), size=(6, 8))
+
+
+class ScoresEngine(Engine):
+    """Scores in which class 2 wins everywhere; remembers the shapes that it saw."""
+
+    version, device, inference_precision, threads = "7", "none", "f32", 1
+    seen: list[tuple[int, ...]]
+
+    def __init__(self, bundle, options):
+        type(self).seen = []
+
+    def infer(self, images):
+        self.seen.append(images.shape)
+        scores = np.zeros((len(images), 11, images.shape[1] // 2, images.shape[2] // 2), np.float32)
+        scores[:, 2] = 1
+        return scores
+
+
+@pytest.fixture
+def camvid(tmp_path):
+    """Three val frames of 12x16, red; the truth is sky but for a quarter of building."""
+    root = tmp_path / "camvid"
+    for folder in ("val", "valannot"):
+        (root / folder).mkdir(parents=True)
+    truth = np.zeros((12, 16), np.uint8)
+    truth[:6, :8] = 1
+    for i in range(3):
+        image = np.zeros((12, 16, 3), np.uint8)
+        image[..., 0] = 200 + i
+        Image.fromarray(image).save(root / "val" / f"{i}.png")
+        Image.fromarray(truth).save(root / "valannot" / f"{i}.png")
+    return f"camvid:{root}"
+
+
+def make_folder(path, **changes):
+    path.mkdir()
+    (path / "network.onnx").write_bytes(b"x" * 2**19)
+    (path / "gate").mkdir()
+    (path / "gate" / "frames.npz").write_bytes(b"y" * 2**20)
+    manifest = Manifest(
+        "network",
+        "net",
+        TABLE.to_dict(),
+        SPEC,
+        precision="int8",
+        target=Target("fake", "fake", "none"),
+        gate=Gate("passed"),
+        params=1000,
+        macs=20000,
+        uncounted={"GridSample": 2},
+        weights=WeightsSpec("camvid train"),
+        network_file="network.onnx",
+    )
+    return write_bundle(path, dataclasses.replace(manifest, **changes)).folder
+
+
+@pytest.fixture
+def frames(tmp_path, camvid):
+    path = tmp_path / "frames.npy"
+    write_timing_frames(path, open_dataset(camvid, "val"), SPEC, count=2)
+    return path
+
+
+def test_timing_frames_are_real_frames_at_the_network_s_size_and_order(frames):
+    stored = np.load(frames)
+    assert stored.shape == (2, 6, 8, 3)
+    assert stored.dtype == np.uint8
+    assert stored[0, 0, 0].tolist() == [0, 0, 200]  # red in BGR
+
+
+def test_a_row_has_every_key_and_hand_computed_scores(tmp_path, camvid, frames):
+    folder = make_folder(tmp_path / "net")
+    job = Job(folder, frames, threads=1, data=camvid, rule=QUICK)
+    row = measure_in_process(job)
+    json.dumps(row, allow_nan=False)
+    assert set(row) >= {
+        "model", "target", "precision", "inference_precision", "size", "batch", "params", "macs",
+        "uncounted", "file_mib", "load_ms", "latency_ms", "stages_ms", "throughput_fps", "threads",
+        "decode", "peak_rss_mib", "miou", "per_class", "pixel_accuracy", "data",
+        "seen_in_training", "fit", "rule", "engine", "machine", "power",
+    }  # fmt: skip
+    assert (row["model"], row["target"], row["precision"]) == ("net", "fake", "int8")
+    assert (row["size"], row["batch"], row["threads"]) == ([6, 8], 1, 1)
+    assert (row["params"], row["macs"]) == (1000, 20000)
+    assert row["uncounted"] == {"GridSample": 2}
+    assert row["file_mib"] == 0.5  # the gate's frames are not the network
+    assert row["gate"] == "passed"
+    assert row["decode"] == "in the graph"
+    assert row["power"] is None
+    # The fake engine calls everything sky: 3/4 of the pixels. IoU sky 75, building 0.
+    assert row["miou"] == 37.5
+    assert row["pixel_accuracy"] == 75
+    assert (row["per_class"]["sky"], row["per_class"]["building"]) == (75, 0)
+    assert row["per_class"]["car"] is None
+    assert row["frame_miou"] == {"0": 37.5, "1": 37.5, "2": 37.5}
+    assert row["data"] == {"kind": "camvid", "split": "val", "frames": 3}
+    assert row["seen_in_training"] is False
+    assert row["fit"] == "pad"
+    assert "void" in row["rule"]
+    assert row["engine"] == {"name": "fake", "version": "fake", "device": "none"}
+
+
+def test_samples_stages_and_memory(tmp_path, frames):
+    row = measure_in_process(Job(make_folder(tmp_path / "net"), frames, rule=QUICK))
+    latency = row["latency_ms"]
+    assert latency["n"] == len(latency["samples"]) >= 20
+    assert latency["p90"] is latency["p99"] is latency["p999"] is None
+    assert min(latency["samples"]) <= latency["p50"] <= latency["max"] == max(latency["samples"])
+    stages = row["stages_ms"]
+    assert set(stages) == {"prepare", "engine", "decode", "call"}
+    assert sum(stages[s]["p50"] for s in ("prepare", "engine", "decode")) < 2 * latency["p50"]
+    assert stages["call"]["p50"] == pytest.approx(latency["p50"], abs=1e-3)
+    mean = sum(latency["samples"]) / latency["n"]
+    assert row["throughput_fps"] == pytest.approx(1e3 / mean, rel=0.02)
+    assert row["load_ms"] > 0
+    assert 10 < row["peak_rss_mib"] < 500
+    # Without data there is no accuracy, and it is not called zero.
+    assert row["miou"] is row["per_class"] is row["seen_in_training"] is None
+
+
+def test_peak_memory_is_that_of_the_latency_phase(tmp_path, camvid, frames, monkeypatch):
+    order = []
+    monkeypatch.setattr(room, "_peak_rss_mib", lambda: order.append("memory") or 1.0)
+    monkeypatch.setattr(room, "_accuracy", lambda *_: order.append("accuracy") or {})
+    measure(Job(make_folder(tmp_path / "net"), frames, data=camvid, rule=QUICK))
+    assert order == ["memory", "accuracy"]
+
+
+def test_batches_are_timed_whole_and_decoded(tmp_path, frames, monkeypatch):
+    monkeypatch.setitem(ENGINES, "fake", f"{__name__}:ScoresEngine")
+    folder = make_folder(
+        tmp_path / "net",
+        input=dataclasses.replace(SPEC, batch=3),
+        output=OutputSpec("scores", 2, "bilinear", 2),
+    )
+    row = measure(Job(folder, frames, rule=QUICK))
+    assert set(ScoresEngine.seen) == {(3, 6, 8, 3)}
+    assert row["batch"] == 3
+    assert row["decode"] == "bilinear x2, then argmax"
+    assert row["stages_ms"]["prepare"] is None
+    assert row["stages_ms"]["decode"]["n"] == row["latency_ms"]["n"]
+    mean = sum(row["latency_ms"]["samples"]) / row["latency_ms"]["n"]
+    assert row["throughput_fps"] == pytest.approx(3e3 / mean, rel=0.02)
+    assert row["miou"] is None
+
+
+def test_errors_of_the_other_process_are_raised_here_as_one_line(tmp_path, camvid, frames):
+    ungated = make_folder(tmp_path / "ungated", gate=None)
+    with pytest.raises(BundleError, match="gate: not run") as caught:
+        measure_in_process(Job(ungated, frames, rule=QUICK))
+    assert "\n" not in str(caught.value)
+    row = measure_in_process(Job(ungated, frames, rule=QUICK, allow_ungated=True))
+    assert row["gate"] == "not run"
+    np.save(tmp_path / "bad.npy", np.zeros((2, 2)))
+    with pytest.raises(DataError, match=r"expected uint8 \(N, H, W, 3\)"):
+        measure_in_process(Job(ungated, tmp_path / "bad.npy", rule=QUICK))
+    with pytest.raises(DataError, match=r"no \.npy file of frames"):
+        measure_in_process(Job(ungated, tmp_path / "no.npy", rule=QUICK))
+    with pytest.raises(BundleError, match="no such model folder"):
+        measure_in_process(Job(tmp_path / "none", frames, rule=QUICK))
+
+
+class Killed:
+    returncode, stderr = -9, ""
+
+
+class Broken:
+    returncode, stderr = 1, "Traceback: boom"
+
+
+@pytest.mark.parametrize(
+    ("ending", "error", "message"),
+    [
+        (Killed, EngineError, "was killed by signal 9 .out of memory"),
+        (Broken, RuntimeError, "Traceback: boom"),
+    ],
+)
+def test_a_process_that_dies_is_told(tmp_path, frames, monkeypatch, ending, error, message):
+    monkeypatch.setattr(room.subprocess, "run", lambda *_, **__: ending)
+    with pytest.raises(error, match=message):
+        measure_in_process(Job(tmp_path, frames))
+
+
+def test_the_command_line_carries_the_whole_job(tmp_path):
+    for job in (
+        Job(Path("a b"), Path("f.npy")),
+        Job(Path("m"), Path("f.npy"), 2, "bf16", True, "camvid:x", "tune", 9, QUICK),
+    ):
+        assert parse_arguments(to_arguments(job, tmp_path / "o.json")) == (job, tmp_path / "o.json")
+
+
+def test_threads_hold_numpy_too(tmp_path, frames, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(room.subprocess, "run", lambda *_, env, **__: seen.update(env) or Broken)
+    with pytest.raises(RuntimeError):
+        measure_in_process(Job(tmp_path, frames, threads=3))
+    assert seen["OMP_NUM_THREADS"] == seen["OPENBLAS_NUM_THREADS"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "split", "expected"),
+    [
+        ("unknown", "val", None),
+        ("camvid train", "val", False),
+        ("camvid train", "train", True),
+        ("camvid train", "tune", True),
+        ("cityscapes train + camvid val", "val", True),
+        ("camvid:train", "train", True),
+        ("cityscapes train", "train", False),
+    ],
+)
+def test_seen_in_training(trained_on, split, expected):
+    assert seen_in_training(trained_on, "camvid", split) is expected
+
+
+def test_an_empty_set_or_mixed_sizes_are_refused(tmp_path, camvid):
+    dataset = open_dataset(camvid, "val")
+    with pytest.raises(DataError, match="has no frames in split 'val'"):
+        write_timing_frames(tmp_path / "f.npy", dataset.subset([]), SPEC)
+    other = Path(camvid.partition(":")[2]) / "val" / "0.png"
+    Image.fromarray(np.zeros((6, 6, 3), np.uint8)).save(other)
+    Image.fromarray(np.zeros((6, 6), np.uint8)).save(
+        other.parent.with_name("valannot") / other.name
+    )
+    free = dataclasses.replace(SPEC, size=None)
+    with pytest.raises(DataError, match="frames differ in size"):
+        write_timing_frames(tmp_path / "f.npy", dataset, free)

@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import Any
 
 from edgeseg.benchmarks.latency import summary_of
-from edgeseg.bundle import Target, read_manifest
+from edgeseg.bundle import Manifest, Target, read_manifest
 from edgeseg.cli.output import add_json, add_threads, positive, print_json
 from edgeseg.errors import DataError, UsageError
 from edgeseg.playback import Drawing, Sink, Source, open_sink, open_source, parse_rate
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         sink = open_sink(
             args.out, source, Drawing(segmenter.classes, args.opacity, plain=args.plain)
         )
-        tally = segment_all(segmenter, source, sink, f"{segmenter.bundle.manifest.name}  {target}")
+        tally = segment_all(segmenter, source, sink, _title(segmenter.bundle.manifest))
         precision = segmenter.engine.inference_precision
     if not tally.frames and not tally.interrupted:
         raise DataError(f"--source {args.source}: not one frame came out of it")
@@ -192,6 +192,12 @@ def segment_all(segmenter: Segmenter, source: Source, sink: Sink, caption: str) 
             segmented.close()
             sink.close()
     return tally
+
+
+def _title(manifest: Manifest) -> str:
+    return (
+        f"{manifest.name}  {manifest.precision}  {manifest.target.name if manifest.target else ''}"
+    )
 
 
 def _summary(tally: Tally, out: str | None) -> str:

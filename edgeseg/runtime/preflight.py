@@ -1,0 +1,186 @@
+"""What this machine can run, and what is missing: nothing is installed, nothing is guessed."""
+
+from __future__ import annotations
+
+import ctypes.util
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from edgeseg.bundle import Bundle, read_bundle
+from edgeseg.errors import BundleError, EdgesegError
+from edgeseg.runtime.engine import ENGINES
+from edgeseg.runtime.segmenter import load
+
+IMPORT_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something that edgeseg can use: what it serves, its modules, and the extra that brings it."""
+
+    name: str
+    serves: str
+    modules: tuple[str, ...]
+    extra: str | None = None
+    gpu: bool = False
+
+    @property
+    def install(self) -> str:
+        """What to type."""
+        if self.extra is None:
+            return "it comes with JetPack or NVIDIA's apt repository; no edgeseg extra brings it"
+        return f"pip install 'edgeseg[{self.extra}]'"
+
+
+_TORCH = ("torch", "safetensors")
+_EXPORT = ("torch", "onnx", "onnxscript", "onnxslim", "safetensors", "fvcore")
+# fmt: off
+PARTS = (
+    #    name            serves              modules            extra
+    Part("onnxruntime",  "engine",           ("onnxruntime",),  "onnxruntime"),
+    Part("openvino",     "engine",           ("openvino",),     "openvino"),
+    Part("torch",        "engine, training", _TORCH,            "train"),
+    Part("tensorrt",     "engine",           ("tensorrt",),     None, gpu=True),
+    Part("tensorrt-rtx", "engine",           ("tensorrt_rtx",), "tensorrt-rtx", gpu=True),
+    Part("video",        "edgeseg run",      ("av",),           "video"),
+    Part("export",       "edgeseg export",   _EXPORT,           "export"),
+)
+# fmt: on
+
+DISTRIBUTIONS = {"tensorrt_rtx": "tensorrt-rtx"}
+STATES = {
+    "ready": "can be used here",
+    "missing": "not installed",
+    "broken": "installed, but it can't be imported",
+    "no GPU": "installed, but this machine has no NVIDIA GPU",
+    "no engine": "installed, but this edgeseg has no engine for it",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found of one part: a key of STATES, versions, why not, what to do."""
+
+    name: str
+    serves: str
+    state: str
+    versions: dict[str, str]
+    why: str = ""
+    advice: str = ""
+
+
+def examine(
+    part: Part, can_import: Callable[[str], str], gpu: Callable[[], bool] | None = None
+) -> Finding:
+    """Look for one part; `can_import(module)` says why not, or nothing."""
+    missing = [m for m in part.modules if importlib.util.find_spec(m) is None]
+    versions = {m: version(m) for m in part.modules if m not in missing}
+
+    def found(state: str, why: str = "", advice: str = "") -> Finding:
+        return Finding(part.name, part.serves, state, versions, why, advice)
+
+    if missing:
+        return found("missing", f"no {', '.join(missing)}", part.install)
+    for module in part.modules:
+        if why := can_import(module):
+            return found("broken", f"{module}: {why}", f"install it again: {part.install}")
+    if part.gpu and not (gpu or has_gpu)():
+        return found("no GPU", "no NVIDIA driver was found", "run it on a machine with one")
+    if part.serves.startswith("engine") and part.name not in ENGINES:
+        return found("no engine", f"edgeseg opens {', '.join(ENGINES)}", "take another target")
+    return found("ready")
+
+
+def version(module: str) -> str:
+    """The installed version of a module, without importing it; "system" where pip knows none."""
+    try:
+        return metadata.version(DISTRIBUTIONS.get(module, module))
+    except metadata.PackageNotFoundError:
+        owners = metadata.packages_distributions().get(module, [])
+        return metadata.version(owners[0]) if owners else "system"
+
+
+def import_apart(module: str) -> str:
+    """Import a module in a process of its own; why it failed (a crash too), or nothing."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", f"import {module}"],
+            capture_output=True,
+            text=True,
+            timeout=IMPORT_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"took more than {IMPORT_SECONDS} s"
+    if done.returncode < 0:
+        return f"crashed with signal {-done.returncode} (a build for another CPU?)"
+    lines = done.stderr.strip().splitlines()
+    return (lines[-1] if lines else f"exit code {done.returncode}") if done.returncode else ""
+
+
+def has_gpu() -> bool:
+    """An NVIDIA driver is loaded (PC, server or Jetson) and its library is there."""
+    devices = ("/dev/nvidia0", "/dev/nvhost-gpu", "/dev/nvgpu/igpu0")
+    return any(Path(d).exists() for d in devices) and bool(ctypes.util.find_library("cuda"))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Whether a folder runs here: `why` not, else milliseconds to open it and for one frame."""
+
+    runs: bool
+    engine: str = ""
+    why: str = ""
+    notes: tuple[str, ...] = ()
+    load_ms: float | None = None
+    frame_ms: float | None = None
+
+
+def try_folder(folder: Path) -> Trial:
+    """Open an engine folder and run one black frame through it."""
+    try:
+        bundle = read_bundle(folder)
+        if bundle.manifest.target is None:
+            raise BundleError(
+                f"{folder} is a model without an engine; build one with 'edgeseg export {folder}'"
+            )
+        start = perf_counter()
+        with load(folder, frames=bundle.manifest.input.order, allow_ungated=True) as segmenter:
+            loaded = perf_counter()
+            size = bundle.manifest.input.size or (256, 512)
+            segmenter.segment(np.zeros((*size, 3), np.uint8))
+            ran = perf_counter()
+            engine = f"{bundle.manifest.target.name} {segmenter.engine.version}"
+            notes = _notes(bundle, segmenter.engine.version)
+    except EdgesegError as error:
+        return Trial(False, why=str(error))
+    gate = bundle.manifest.gate
+    state = gate.state if gate else "not run"
+    why = "" if state == "passed" else _ungated(state)
+    times = round((loaded - start) * 1e3, 3), round((ran - loaded) * 1e3, 3)
+    return Trial(not why, engine, why, notes, *times)
+
+
+def _notes(bundle: Bundle, here: str) -> tuple[str, ...]:
+    target = bundle.manifest.target
+    if target is None or target.version == here:
+        return ()
+    return (
+        f"built and gated with {target.name} {target.version}, this machine has {here}: "
+        "gate it again here with 'edgeseg export' to be sure",
+    )
+
+
+def _ungated(state: str) -> str:
+    return (
+        f"it opens and runs, but its accuracy gate is '{state}', so edgeseg.load refuses it; "
+        "gate it with 'edgeseg export' where the engine can run, or load with allow_ungated=True"
+    )

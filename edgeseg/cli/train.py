@@ -1,0 +1,83 @@
+"""`edgeseg train`: a recipe -> a run folder with a checkpoint folder in it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from edgeseg.disk import write_json
+from edgeseg.errors import TrainingError
+
+EXAMPLE = (
+    "edgeseg train benchmarks/suites/espnet_q8_camvid.toml --out runs/camvid\n"
+    "  torchrun --nproc-per-node 2 -m edgeseg train RECIPE.toml --out DIR   (several processes)"
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", type=Path, metavar="RECIPE.toml", help="what to train, and how")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run's folder")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the run in DIR from its last state"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a value of the recipe, such as optimizer.lr=0.001; may be given often",
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the result; - for standard output")
+
+
+def run(args: argparse.Namespace) -> int:
+    try:
+        from edgeseg.training.loop import train
+    except ModuleNotFoundError as error:
+        needed = {"torch", "safetensors", "matplotlib", "tensorboard"}
+        if error.name is None or error.name.partition(".")[0] not in needed:
+            raise
+        raise TrainingError(
+            f"training needs '{error.name}'. Install it: pip install 'edgeseg[train]'"
+        ) from error
+    from edgeseg.recipe import read_recipe
+    from edgeseg.training.plan import Recipe
+
+    recipe = read_recipe(Recipe, args.recipe, tuple(args.set))
+    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    source = args.recipe.read_text(encoding="utf-8") + "".join(f"\n# --set {s}" for s in args.set)
+    outcome = train(recipe, args.out, resume=args.resume or restarted, source=source)
+    if not outcome.leads:
+        return 0 if outcome.result or outcome.step == recipe.steps else 130
+    if outcome.result is None:
+        print(_how_to_resume(args, outcome.step), file=sys.stderr)
+        return 130
+    _report(args, outcome.result)
+    return 0
+
+
+def _how_to_resume(args: argparse.Namespace, step: int) -> str:
+    words = ["edgeseg", "train", str(args.recipe), "--out", str(args.out), "--resume"]
+    words += [word for change in args.set for word in ("--set", change)]
+    return f"edgeseg: interrupted after step {step}; go on with: {shlex.join(words)}"
+
+
+def _report(args: argparse.Namespace, result: dict[str, object]) -> None:
+    content = {"folder": str(args.out / "checkpoint"), **result}
+    if args.json == "-":
+        print(json.dumps(content, indent=1))
+        return
+    if args.json:
+        write_json(Path(args.json), content)
+    sizes = result["sizes"]
+    assert isinstance(sizes, dict)
+    for size, scores in sizes.items():
+        print(
+            f"mIoU {scores['miou']:.2f} at {size} "
+            f"({result['split']}, {result['frames']} frames, fit {result['fit']})"
+        )
+    print(f"checkpoint: {content['folder']}")

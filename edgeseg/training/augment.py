@@ -1,0 +1,81 @@
+"""A labelled frame -> a training crop: random scale, crop, mirror image, colour."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from edgeseg.dataset import Sample
+from edgeseg.frame import Box, Size, resize_image, resize_labels
+from edgeseg.labels import IGNORE
+from edgeseg.training.plan import AugmentPlan
+
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+"""Share of R, G and B in grey (ITU-R BT.601)."""
+
+
+def crop(
+    sample: Sample,
+    size: Size,
+    plan: AugmentPlan,
+    fill: tuple[int, int, int],
+    generator: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Frame and labels -> (h, w, 3) uint8 and (h, w) uint8 of `size`.
+
+    Where the scaled frame is smaller than the crop, the rest is `fill` and IGNORE. Always draws the
+    same number of random values, so that one setting does not shift another.
+    """
+    low, high = plan.scale
+    draws = generator.random(7)
+    scale = math.exp(math.log(low) + draws[0] * math.log(high / low))
+    height, width = sample.labels.shape
+    top, bottom, above, rows = _span(height, size[0], scale, draws[1])
+    left, right, before, columns = _span(width, size[1], scale, draws[2])
+    source = Box(top, left, bottom, right).slices
+    part = resize_image(sample.image[source], (rows, columns))
+    part = jitter(part, plan, draws[4:7])
+    truth = resize_labels(sample.labels[source], (rows, columns))
+    if draws[3] < plan.flip:
+        part, truth = part[:, ::-1], truth[:, ::-1]
+    image = np.empty((*size, 3), np.uint8)
+    image[:] = fill
+    labels = np.full(size, IGNORE, np.uint8)
+    target = Box(above, before, above + rows, before + columns).slices
+    image[target], labels[target] = part, truth
+    return image, labels
+
+
+def _span(have: int, want: int, scale: float, draw: float) -> tuple[int, int, int, int]:
+    """One axis: [start, stop) of the frame, where it goes in the crop, and its length there.
+
+    Cutting before scaling does the work for the crop's pixels only.
+    """
+    part = min(have, max(1, round(want / scale)))
+    length = want if part < have else min(want, max(1, round(have * scale)))
+    start = int(draw * (have - part + 1))
+    offset = int(draw * (want - length + 1))
+    return start, start + part, offset, length
+
+
+def jitter(image: np.ndarray, plan: AugmentPlan, draws: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 RGB -> the same with changed brightness, contrast and saturation.
+
+    `draws` are three values in [0, 1); 0.5 changes nothing. Hue stays.
+    """
+    amounts = (plan.brightness, plan.contrast, plan.saturation)
+    if not any(amounts):
+        return image
+    brightness, contrast, saturation = (
+        np.float32(1 + amount * (2 * draw - 1)) for amount, draw in zip(amounts, draws, strict=True)
+    )
+    pixels = image.astype(np.float32)
+    grey = pixels @ LUMA
+    middle = np.float32(grey.mean())
+    pixels *= saturation
+    pixels += (grey * (1 - saturation))[..., None]
+    pixels *= brightness * contrast
+    pixels += brightness * (1 - contrast) * middle + np.float32(0.5)
+    np.clip(pixels, 0, 255, out=pixels)
+    return pixels.astype(np.uint8)

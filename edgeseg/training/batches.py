@@ -1,0 +1,176 @@
+"""Frames -> batches, in an order that depends on seed and step only.
+
+Neither the number of workers nor of processes changes which frames step k sees or how they are
+cropped, so a resumed run goes on exactly where it was.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Dataset as TorchDataset
+
+from edgeseg.dataset import Dataset, Sample
+from edgeseg.errors import EdgesegError
+from edgeseg.training.augment import crop
+from edgeseg.training.plan import Input, Recipe
+
+Key = tuple[int, int]
+"""(epoch, index of the frame)."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images (N, 3, H, W) float32 normalised, labels (N, H, W) int64, names of the frames."""
+
+    images: Tensor
+    labels: Tensor
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Crops:
+    """What the loader hands over: images (N, H, W, 3) uint8, labels (N, H, W) uint8, names."""
+
+    images: Tensor
+    labels: Tensor
+    names: tuple[str, ...]
+
+    def pin_memory(self) -> Crops:
+        """The same in page-locked memory (the loader calls it)."""
+        return Crops(self.images.pin_memory(), self.labels.pin_memory(), self.names)
+
+
+@dataclass
+class Order:
+    """Which frames step k sees: epochs are seeded permutations laid end to end.
+
+    Process `rank` of `world` takes its consecutive part of every batch.
+    """
+
+    frames: int
+    batch: int
+    seed: int
+    rank: int = 0
+    world: int = 1
+    _epochs: dict[int, np.ndarray] = field(default_factory=dict)
+
+    def keys(self, step: int) -> list[Key]:
+        """(epoch, frame) of this process's part of the batch of `step` (0 is the first)."""
+        part = self.batch // self.world
+        first = step * self.batch + self.rank * part
+        return [self._key(position) for position in range(first, first + part)]
+
+    def _key(self, position: int) -> Key:
+        epoch, place = divmod(position, self.frames)
+        if epoch not in self._epochs:
+            self._epochs = {e: p for e, p in self._epochs.items() if e == epoch - 1}
+            generator = np.random.default_rng((self.seed, epoch))
+            self._epochs[epoch] = generator.permutation(self.frames)
+        return epoch, int(self._epochs[epoch][place])
+
+
+class Steps(Sampler[list[Key]]):
+    """The keys of steps `start` to `stop` (excluded)."""
+
+    def __init__(self, order: Order, start: int, stop: int) -> None:
+        self.order, self.start, self.stop = order, start, stop
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return (self.order.keys(step) for step in range(self.start, self.stop))
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+Item = tuple[str, np.ndarray, np.ndarray]
+
+
+class RandomCrops(TorchDataset[Item | EdgesegError]):
+    """Key -> (name, image, labels): the random values are a function of (seed, epoch, frame).
+
+    An error is handed over as a value: a worker process would wrap it in its traceback.
+    """
+
+    def __init__(self, data: Dataset, recipe: Recipe) -> None:
+        self.data, self.recipe = data, recipe
+
+    def __getitem__(self, key: Key) -> Item | EdgesegError:
+        epoch, index = key
+        recipe = self.recipe
+        generator = np.random.default_rng((recipe.seed, epoch, index))
+        try:
+            sample = self.data[index]
+        except EdgesegError as error:
+            return error
+        fill = recipe.input.fill_rgb
+        return (sample.name, *crop(sample, recipe.size, recipe.augment, fill, generator))
+
+
+def load(data: Dataset, recipe: Recipe, order: Order, start: int, *, pin: bool) -> Iterator[Crops]:
+    """The batches of steps `start` to the recipe's last."""
+    loader = DataLoader(
+        RandomCrops(data, recipe),
+        batch_sampler=Steps(order, start, recipe.steps),
+        collate_fn=_collate,
+        num_workers=recipe.workers,
+        worker_init_fn=_leave_signals,
+        pin_memory=pin,
+        multiprocessing_context="fork" if recipe.workers else None,
+    )
+    for crops in loader:
+        if isinstance(crops, EdgesegError):
+            raise crops
+        yield crops
+
+
+def _collate(items: list[Item | EdgesegError]) -> Crops | EdgesegError:
+    good: list[Item] = []
+    for item in items:
+        if isinstance(item, EdgesegError):
+            return item
+        good.append(item)
+    images = torch.from_numpy(np.stack([image for _, image, _ in good]))
+    labels = torch.from_numpy(np.stack([labels for _, _, labels in good]))
+    return Crops(images, labels, tuple(name for name, _, _ in good))
+
+
+def _leave_signals(worker: int) -> None:
+    """Ctrl-C is the main process's to handle; SIGTERM ends a worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def normalise(images: Tensor, spec: Input, device: torch.device) -> Tensor:
+    """(N, H, W, 3) uint8 RGB -> (N, 3, H, W) float32 on `device`: (pixel - mean) / std.
+
+    Channels come in the order of `spec`; in memory they stay the innermost (channels-last).
+    """
+    pixels = images.to(device, non_blocking=True)
+    if spec.order == "bgr":
+        pixels = pixels.flip(3)
+    scaled = (pixels.float() - torch.tensor(spec.mean, device=device)) / torch.tensor(
+        spec.std, device=device
+    )
+    return scaled.permute(0, 3, 1, 2)
+
+
+def cached(data: Dataset, say: Callable[[str], None]) -> Dataset:
+    """The same data set, read once and kept in memory; forked workers share it."""
+    samples: list[Sample] = []
+    for sample in data:
+        samples.append(sample)
+        say(f"reading frame {len(samples)}/{len(data)}")
+    return Dataset(data.source, data.split, data.classes, data.names, samples.__getitem__)
+
+
+def without(data: Dataset, other: Dataset) -> Dataset:
+    """`data` less the frames whose names `other` has."""
+    left_out = set(other.names)
+    return data.subset([i for i, name in enumerate(data.names) if name not in left_out])

@@ -1,0 +1,46 @@
+"""The log as a picture: loss, learning rate and mIoU over the steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from edgeseg.disk import writing_file
+from edgeseg.training.journal import Row
+
+CURVES = "curves.png"
+INK, GRID = "#333333", "#dddddd"
+
+
+def draw_curves(path: Path, rows: list[Row], title: str) -> None:
+    """Write a PNG with three panels that share the axis of steps."""
+    with mpl.rc_context({"font.size": 10, "axes.edgecolor": INK}):
+        figure = Figure(figsize=(8, 8), layout="constrained")
+        loss, rate, miou = figure.subplots(3, 1, sharex=True)
+        measured = [(row.step, row.miou) for row in rows if row.miou is not None]
+        _line(loss, "loss", [(row.step, row.loss) for row in rows], "#b5473c")
+        _line(rate, "learning rate", [(row.step, row.lr) for row in rows], "#3c6eb5")
+        _line(miou, "mIoU (percent)", measured, "#2f7d4f", "o-")
+        if measured:
+            miou.set_ylim(0, None)
+            miou.annotate(
+                f"{measured[-1][1]:.1f}", measured[-1], (0, 7),
+                textcoords="offset points", ha="right",
+            )  # fmt: skip
+        miou.set_xlabel("step")
+        figure.suptitle(title, fontsize=11)
+        with writing_file(path) as aside:
+            figure.savefig(aside, format="png", dpi=110)
+
+
+def _line(
+    axes: Axes, name: str, points: list[tuple[int, float]], colour: str, mark: str = "-"
+) -> None:
+    steps, values = [p[0] for p in points], [p[1] for p in points]
+    axes.plot(steps, values, mark, color=colour, linewidth=1.4, markersize=4)
+    axes.set_ylabel(name)
+    axes.grid(color=GRID, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)

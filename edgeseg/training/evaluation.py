@@ -1,0 +1,38 @@
+"""A model on a data set -> one confusion matrix, summed over all processes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgeseg.dataset import Dataset
+from edgeseg.frame import Size, place, prepare, restore
+from edgeseg.metrics import ConfusionMatrix
+from edgeseg.training.batches import normalise
+from edgeseg.training.distributed import World
+from edgeseg.training.plan import Input
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module, data: Dataset, size: Size, spec: Input, world: World
+) -> ConfusionMatrix:
+    """Frames fitted into `size`, labels compared at the frame's own size.
+
+    Process r takes frames r, r + world.size, ...; all get the same sum.
+    """
+    model.eval()
+    classes = len(data.classes)
+    matrix = ConfusionMatrix(classes)
+    for index in range(world.rank, len(data), world.size):
+        sample = data[index]
+        height, width = sample.labels.shape
+        placement = place((height, width), size, spec.fit)
+        image = prepare(sample.image, placement, swap=False, fill=spec.fill_rgb)
+        tensor = normalise(torch.from_numpy(image[None]), spec, world.device)
+        labels = model(tensor)[:, :classes].argmax(1)[0].to(torch.uint8).cpu().numpy()
+        matrix.update(sample.labels, restore(labels, placement))
+    total = world.sum(torch.from_numpy(matrix.counts).to(world.device))
+    matrix.counts = np.array(total.cpu().numpy())
+    return matrix

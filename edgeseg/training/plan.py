@@ -1,0 +1,250 @@
+"""The training recipe: one frozen dataclass, read from TOML by `edgeseg.recipe.read_recipe`."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgeseg.dataset import SPLITS
+from edgeseg.errors import guess
+from edgeseg.frame import FITS, ORDERS, Size, format_size
+
+RUN_KEYS = (
+    "workers", "cache", "device", "save_every", "log_every", "eval_every", "eval_split",
+    "eval_sizes", "eval_frames", "weights",
+)  # fmt: skip
+"""Keys that say how the run is carried out or reported; the weights do not depend on them."""
+
+
+def _among(key: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"{key} is '{value}'; expected {', '.join(known)}.{guess(value, known)}")
+
+
+def _least(key: str, value: float, least: float) -> None:
+    if not value >= least:
+        raise ValueError(f"{key} is {value}; expected {least} or more")
+
+
+def _within(key: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{key} is {value}; expected {low} to {high}")
+
+
+@dataclass(frozen=True)
+class Input:
+    """Normalisation (pixel - mean) / std in uint8 units and channel order; how frames fit."""
+
+    order: str = "rgb"
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    fit: str = "pad"
+
+    def __post_init__(self) -> None:
+        if min(self.std) <= 0:
+            raise ValueError(f"std is {list(self.std)}; expected positive numbers, in uint8 units")
+        _among("fit", self.fit, tuple(FITS))
+        _among("order", self.order, ORDERS)
+
+    @property
+    def fill(self) -> tuple[int, int, int]:
+        """The rounded mean colour in `order`, for the pixels around a frame."""
+        first, second, third = (min(255, max(0, round(m))) for m in self.mean)
+        return first, second, third
+
+    @property
+    def fill_rgb(self) -> tuple[int, int, int]:
+        """The same colour as RGB."""
+        return self.fill if self.order == "rgb" else self.fill[::-1]
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """`lr` is the peak; `clip` bounds the norm of the whole gradient (0: off).
+
+    `weight_decay` touches matrices and kernels only: never a norm, bias or PReLU.
+    """
+
+    name: str = "sgd"
+    lr: float = 0.01
+    weight_decay: float = 1e-4
+    momentum: float = 0.9
+    nesterov: bool = False
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip: float = 0.0
+
+    def __post_init__(self) -> None:
+        _among("name", self.name, ("sgd", "adamw"))
+        if not self.lr > 0:
+            raise ValueError(f"lr is {self.lr}; expected a positive number")
+        _least("weight_decay", self.weight_decay, 0)
+        _least("clip", self.clip, 0)
+        _within("momentum", self.momentum, 0, 1)
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rate over the steps, as shares of the peak.
+
+    poly: linear from `start` over `warmup` steps, then (1 - t)^power down to `end`.
+    onecycle: cosine from `start` over the share `rise` of all steps, then cosine down to `end`
+    (Smith and Topin 2017); `warmup` is not used.
+    """
+
+    name: str = "poly"
+    power: float = 0.9
+    warmup: int = 0
+    rise: float = 0.3
+    start: float = 0.04
+    end: float = 0.0
+
+    def __post_init__(self) -> None:
+        _among("name", self.name, ("poly", "onecycle"))
+        _least("power", self.power, 0)
+        _least("warmup", self.warmup, 0)
+        for key in ("rise", "start", "end"):
+            _within(key, getattr(self, key), 0, 1)
+
+
+@dataclass(frozen=True)
+class LossPlan:
+    """Cross-entropy with class weights "none", "enet" or "list" (then `weight_list`).
+
+    `ohem_threshold` above 0 keeps only pixels whose true class has a probability below it, and at
+    least `ohem_min_kept` of each frame (Shrivastava et al. 2016, per pixel).
+    """
+
+    weights: str = "none"
+    weight_list: tuple[float, ...] = ()
+    label_smoothing: float = 0.0
+    ohem_threshold: float = 0.0
+    ohem_min_kept: int = 0
+
+    def __post_init__(self) -> None:
+        _among("weights", self.weights, ("none", "enet", "list"))
+        if (self.weights == "list") != bool(self.weight_list):
+            raise ValueError('weights = "list" and weight_list = [...] belong together')
+        if self.weight_list and min(self.weight_list) < 0:
+            raise ValueError(f"weight_list holds {min(self.weight_list)}; expected 0 or more")
+        _within("label_smoothing", self.label_smoothing, 0, 0.999)
+        _within("ohem_threshold", self.ohem_threshold, 0, 1)
+        _least("ohem_min_kept", self.ohem_min_kept, 0)
+
+
+@dataclass(frozen=True)
+class AugmentPlan:
+    """Random changes of a frame.
+
+    `scale` is the range of sizes relative to the frame (log-uniform), `flip` the probability of
+    a mirror image; brightness, contrast and saturation change by at most that share.
+    """
+
+    scale: tuple[float, float] = (1.0, 1.0)
+    flip: float = 0.5
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale is {list(self.scale)}; expected [low, high] above 0")
+        for key in ("flip", "brightness", "contrast", "saturation"):
+            _within(key, getattr(self, key), 0, 1)
+
+
+@dataclass(frozen=True)
+class WeightsPlan:
+    """What the manifest says about the weights: training data, licence, origin."""
+
+    data: str = ""
+    licence: str = "unknown"
+    source: str = "edgeseg train"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides a training run. `batch` is the batch of all processes together."""
+
+    model: str
+    data: str
+    size: Size
+    steps: int
+    batch: int
+    options: dict[str, Any] = field(default_factory=dict)
+    split: str = "train"
+    exclude_tune: bool = False
+    init: str = ""
+    freeze_bn: bool = False
+    seed: int = 0
+    ema: float = 0.999
+    amp: str = "off"
+    channels_last: bool = False
+    sync_bn: bool = False
+    device: str = "auto"
+    workers: int = 0
+    cache: bool = False
+    save_every: int = 200
+    log_every: int = 20
+    eval_every: int = 0
+    eval_split: str = "val"
+    eval_sizes: tuple[Size, ...] = ()
+    eval_frames: int = 0
+    input: Input = Input()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    loss: LossPlan = LossPlan()
+    augment: AugmentPlan = AugmentPlan()
+    weights: WeightsPlan = WeightsPlan()
+
+    def __post_init__(self) -> None:
+        for key in ("steps", "batch", "save_every", "log_every"):
+            _least(key, getattr(self, key), 1)
+        for key in ("workers", "eval_every", "eval_frames", "seed"):
+            _least(key, getattr(self, key), 0)
+        for height, width in (self.size, *self.eval_sizes):
+            _least("a size", min(height, width), 1)
+        _within("ema", self.ema, 0, 0.99999)
+        _among("amp", self.amp, ("off", "bf16", "fp16"))
+        _among("device", self.device, ("auto", "cpu", "cuda"))
+        _among("split", self.split, SPLITS)
+        _among("eval_split", self.eval_split, SPLITS)
+        if self.schedule.warmup >= self.steps:
+            raise ValueError(f"warmup is {self.schedule.warmup} of {self.steps} steps")
+
+    @property
+    def evaluated(self) -> tuple[Size, ...]:
+        """The network sizes at which mIoU is measured; the first one goes into the log."""
+        return self.eval_sizes or (self.size,)
+
+    def what_matters(self) -> dict[str, Any]:
+        """`key.subkey` -> value of all that the weights depend on, as JSON would hold it."""
+        content = json.loads(json.dumps(dataclasses.asdict(self)))
+        kept = {key: value for key, value in content.items() if key not in RUN_KEYS}
+        return _flatten(kept, "")
+
+    def digest(self) -> str:
+        """Sixteen hex digits that change when anything that matters changes."""
+        text = json.dumps(self.what_matters(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def headline(self) -> str:
+        """One line: what is trained on what, for how long."""
+        return (
+            f"{self.model} on {self.data} ({self.split}), crops {format_size(self.size)}, "
+            f"{self.steps} steps of {self.batch} frames"
+        )
+
+
+def _flatten(table: dict[str, Any], prefix: str) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, dict) and value:
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -1,0 +1,141 @@
+"""A recipe -> data, network and loss, before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgeseg.bundle import InputSpec, Manifest, ModelSpec, WeightsSpec
+from edgeseg.dataset import Dataset, open_dataset
+from edgeseg.errors import RecipeError, TrainingError
+from edgeseg.frame import Size, format_size
+from edgeseg.labels import ClassTable
+from edgeseg.models import Network, build_model
+from edgeseg.models.checkpoint import load_checkpoint
+from edgeseg.training.batches import cached, without
+from edgeseg.training.distributed import World
+from edgeseg.training.losses import class_weights, count_labels
+from edgeseg.training.plan import Recipe
+
+
+@dataclass(frozen=True)
+class Data:
+    """Frames to train on and frames to measure with."""
+
+    train: Dataset
+    evaluation: Dataset
+
+
+def open_data(recipe: Recipe, say: Callable[[str], None]) -> Data:
+    """The recipe's data; read into memory where it says so."""
+    train = open_dataset(recipe.data, recipe.split)
+    evaluation = open_dataset(recipe.data, recipe.eval_split)
+    if recipe.exclude_tune:
+        train = without(train, open_dataset(recipe.data, "tune"))
+        if not len(train):
+            raise TrainingError(f"exclude_tune leaves no frame of {recipe.data} to train on")
+    if recipe.eval_frames:
+        evaluation = evaluation.spread(recipe.eval_frames)
+    if recipe.cache:
+        train, evaluation = cached(train, say), cached(evaluation, say)
+    return Data(train, evaluation)
+
+
+def open_model(recipe: Recipe, classes: ClassTable) -> tuple[Network, ModelSpec]:
+    """Fresh weights from the recipe's seed, or those of its `init` folder."""
+    torch.manual_seed(recipe.seed)
+    if recipe.init:
+        model, spec = _open_init(recipe, classes)
+    else:
+        spec = ModelSpec(recipe.model, recipe.options)
+        model = build_model(spec, len(classes))
+    for size in (recipe.size, *recipe.evaluated):
+        _check_size(recipe.model, size, model.divisor)
+    return model, spec
+
+
+def _open_init(recipe: Recipe, classes: ClassTable) -> tuple[Network, ModelSpec]:
+    model, bundle = load_checkpoint(Path(recipe.init))
+    manifest, spec = bundle.manifest, bundle.manifest.model
+    if spec is None or spec.name != recipe.model:
+        raise TrainingError(
+            f"init {recipe.init} holds model '{spec.name if spec else None}'; the recipe trains "
+            f"'{recipe.model}'"
+        )
+    if manifest.table.names != classes.names:
+        raise TrainingError(
+            f"init {recipe.init} was trained on class table '{manifest.table.name}'; the data has "
+            f"'{classes.name}'"
+        )
+    mine, theirs = recipe.input, manifest.input
+    if (mine.order, mine.mean, mine.std) != (theirs.order, theirs.mean, theirs.std):
+        raise TrainingError(
+            f"init {recipe.init} expects order '{theirs.order}', mean {list(theirs.mean)}, std "
+            f"{list(theirs.std)}; put these into the recipe's [input]"
+        )
+    return model.requires_grad_(True), spec
+
+
+def _check_size(model: str, size: Size, divisor: int) -> None:
+    if size[0] % divisor or size[1] % divisor:
+        height, width = (max(divisor, round(s / divisor) * divisor) for s in size)
+        raise RecipeError(
+            f"size {format_size(size)} does not fit '{model}': both sides must be multiples of "
+            f"{divisor}. Nearest: {height}x{width}"
+        )
+
+
+def loss_weights(
+    recipe: Recipe, data: Dataset, known: Tensor | None, say: Callable[[str], None]
+) -> Tensor | None:
+    """Class weights: `known` ones of a resumed run, or from the training labels."""
+    if known is not None:
+        return known
+
+    def counts() -> np.ndarray:
+        say("counting labels")
+        return count_labels((sample.labels for sample in data), len(data.classes))
+
+    return class_weights(recipe.loss, data.classes, counts)
+
+
+def check_machine(recipe: Recipe, world: World) -> None:
+    """RecipeError for settings that this machine or number of processes can't take."""
+    if recipe.batch % world.size:
+        raise RecipeError(
+            f"batch is {recipe.batch} for all processes together; it can't be shared by "
+            f"{world.size} processes"
+        )
+    if world.device.type != "cuda":
+        for key, wrong in (("amp = 'fp16'", recipe.amp == "fp16"), ("sync_bn", recipe.sync_bn)):
+            if wrong:
+                raise RecipeError(f"{key} needs CUDA; this run is on the {world.device.type}")
+
+
+def describe(recipe: Recipe, classes: ClassTable, spec: ModelSpec, step: int) -> Manifest:
+    """The manifest of a checkpoint after `step` steps."""
+    given = recipe.input
+    kind = recipe.data.partition(":")[0]
+    weights = WeightsSpec(
+        recipe.weights.data or f"{kind} ({recipe.split})",
+        recipe.weights.licence,
+        recipe.weights.source,
+    )
+    inputs = InputSpec(
+        given.order, given.mean, given.std, given.fit, given.fill, recipe.evaluated[0]
+    )
+    history = f"edgeseg train: recipe {recipe.digest()}, step {step} of {recipe.steps}"
+    return Manifest(
+        "checkpoint",
+        recipe.model,
+        classes.to_dict(),
+        inputs,
+        model=spec,
+        weights=weights,
+        history=(history,),
+    )

@@ -75,7 +75,10 @@ def describe(manifest: Manifest, files: list[dict[str, Any]]) -> str:
         ("output", _output(manifest.output)),
         ("precision", _precision(manifest.precision, manifest.quantisation)),
         ("engine", _engine(manifest)),
-        ("gate", _gate(manifest.gate)),
+        (
+            "gate",
+            _gate(manifest.gate) if manifest.kind == "network" else "none: it is the float model",
+        ),
         ("work", _work(manifest)),
         ("weights", f"{manifest.weights.data}; licence {manifest.weights.licence}"),
         ("", f"from {manifest.weights.source}"),
@@ -134,12 +137,14 @@ def _engine(manifest: Manifest) -> str:
     target = manifest.target
     if target is None:
         return "none; 'edgeseg export' builds one"
+    if manifest.kind == "checkpoint":
+        return f"none; {target.name} runs it as it is, 'edgeseg export' builds an engine"
     return f"{target.name} {target.version}, built on {target.device}"
 
 
 def _gate(gate: Gate | None) -> str:
     if gate is None or gate.state == "not run":
-        return "not run" if gate else "none"
+        return "not run"
     parts = [f"{gate.state} on {gate.frames} frames of {gate.source or 'unknown origin'}"]
     if gate.agreement is not None:
         parts.append(f"{gate.agreement:.2f} % of the labels agree")

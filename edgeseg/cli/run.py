@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import Any
 
 from edgeseg.benchmarks.latency import summary_of
-from edgeseg.bundle import Manifest, Target, read_manifest
+from edgeseg.bundle import Manifest, read_manifest
 from edgeseg.cli.output import add_json, add_threads, positive, print_json
 from edgeseg.errors import DataError, UsageError
 from edgeseg.playback import Drawing, Sink, Source, open_sink, open_source, parse_rate
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     rate = parse_rate(args.frames_per_second) if args.frames_per_second else None
-    target = engine_of(Path(args.folder))
+    check_engine_folder(Path(args.folder), args.allow_ungated)
     segmenter = load(
         args.folder,
         frames="rgb",
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
             args.out, source, Drawing(segmenter.classes, args.opacity, plain=args.plain)
         )
         tally = segment_all(segmenter, source, sink, _title(segmenter.bundle.manifest))
-        precision = segmenter.engine.inference_precision
+        manifest, precision = segmenter.bundle.manifest, segmenter.engine.inference_precision
     if not tally.frames and not tally.interrupted:
         raise DataError(f"--source {args.source}: not one frame came out of it")
     out = args.out if sink.written else None
@@ -81,8 +81,8 @@ def run(args: argparse.Namespace) -> int:
         "folder": args.folder,
         "source": args.source,
         "out": out,
-        "target": target.name,
-        "precision": segmenter.bundle.manifest.precision,
+        "target": manifest.target.name if manifest.target else None,
+        "precision": manifest.precision,
         "inference_precision": precision,
         **tally.to_dict(),
     }
@@ -92,18 +92,25 @@ def run(args: argparse.Namespace) -> int:
     return 130 if tally.interrupted else 0
 
 
-def engine_of(folder: Path) -> Target:
-    """What the engine folder was built for; UsageError with the command that makes one."""
+def check_engine_folder(folder: Path, allow_ungated: bool) -> None:
+    """UsageError with the command that makes an engine folder unless `folder` is one.
+
+    A checkpoint runs in torch, ungated.
+    """
     if folder.suffix == ".onnx" and not folder.is_dir():
         command = f"edgeseg export {folder} --classes TABLE --target onnxruntime --out DIR"
         raise UsageError(f"{folder} is no engine folder. Make one: {command}")
     command = f"edgeseg export {folder} --target onnxruntime --out {folder.name}-onnxruntime"
     if not folder.exists():
         raise UsageError(f"{folder}: no such engine folder. From a model, make one: {command}")
-    target = read_manifest(folder).target
-    if target is None:
+    manifest = read_manifest(folder)
+    if manifest.kind == "checkpoint" and not allow_ungated:
+        raise UsageError(
+            f"{folder} is a checkpoint. Make an engine folder of it: {command} "
+            "(or run it in torch as it is: --allow-ungated)"
+        )
+    if manifest.target is None:
         raise UsageError(f"{folder} is a model without an engine. Make an engine folder: {command}")
-    return target
 
 
 @dataclass

@@ -14,7 +14,7 @@ from time import perf_counter
 
 import numpy as np
 
-from edgeseg.bundle import Bundle, read_bundle
+from edgeseg.bundle import Bundle, Manifest, read_bundle
 from edgeseg.errors import BundleError, EdgesegError
 from edgeseg.runtime.engine import ENGINES
 from edgeseg.runtime.segmenter import load
@@ -162,15 +162,15 @@ def try_folder(folder: Path) -> Trial:
             notes = _notes(bundle, segmenter.engine.version)
     except EdgesegError as error:
         return Trial(False, why=str(error))
-    gate = bundle.manifest.gate
-    state = gate.state if gate else "not run"
-    why = "" if state == "passed" else _ungated(state)
+    why = _ungated(bundle.manifest)
     times = round((loaded - start) * 1e3, 3), round((ran - loaded) * 1e3, 3)
     return Trial(not why, engine, why, notes, *times)
 
 
 def _notes(bundle: Bundle, here: str) -> tuple[str, ...]:
     target = bundle.manifest.target
+    if bundle.manifest.kind == "checkpoint":
+        return ("it is a checkpoint, run by torch; 'edgeseg export' builds an engine of it",)
     if target is None or target.version == here:
         return ()
     return (
@@ -179,7 +179,10 @@ def _notes(bundle: Bundle, here: str) -> tuple[str, ...]:
     )
 
 
-def _ungated(state: str) -> str:
+def _ungated(manifest: Manifest) -> str:
+    state = manifest.gate.state if manifest.gate else "not run"
+    if manifest.kind == "checkpoint" or state == "passed":
+        return ""
     return (
         f"it opens and runs, but its accuracy gate is '{state}', so edgeseg.load refuses it; "
         "gate it with 'edgeseg export' where the engine can run, or load with allow_ungated=True"

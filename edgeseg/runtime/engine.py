@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeseg.bundle import Bundle
+from edgeseg.bundle import Bundle, InputSpec
 from edgeseg.errors import EngineError, guess
 
 ENGINES = {
@@ -57,6 +57,17 @@ class Engine(ABC):
 
         Which of the two the manifest's `output` says. The caller owns what is returned.
         """
+
+
+def check_images(images: np.ndarray, spec: InputSpec) -> None:
+    """EngineError unless `images` is uint8 (batch, height, width, 3) of the network's size."""
+    size = images.shape[1:3] if spec.size is None else spec.size
+    expected = (spec.batch, *size, 3)
+    if images.dtype != np.uint8 or images.shape != expected:
+        raise EngineError(
+            f"image is {images.dtype} of shape {images.shape}; "
+            f"the network takes uint8 of shape {expected}"
+        )
 
 
 def open_engine(name: str, bundle: Bundle, options: EngineOptions | None = None) -> Engine:

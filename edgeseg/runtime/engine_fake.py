@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from edgeseg.bundle import Bundle
-from edgeseg.runtime.engine import Engine, EngineOptions
+from edgeseg.runtime.engine import Engine, EngineOptions, check_images
 
 
 class FakeEngine(Engine):
@@ -32,6 +32,8 @@ class FakeEngine(Engine):
 
     def infer(self, images: np.ndarray) -> np.ndarray:
         """Labels by the given function."""
+        if self.bundle is not None:
+            check_images(images, self.bundle.manifest.input)
         return self._answer(images)
 
 

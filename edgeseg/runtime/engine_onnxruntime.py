@@ -9,7 +9,7 @@ import onnxruntime
 
 from edgeseg.bundle import Bundle
 from edgeseg.errors import EngineError
-from edgeseg.runtime.engine import Engine, EngineOptions
+from edgeseg.runtime.engine import Engine, EngineOptions, check_images
 
 
 class OnnxRuntimeEngine(Engine):
@@ -21,6 +21,7 @@ class OnnxRuntimeEngine(Engine):
                 f"onnxruntime's CPU computes in f32, not {options.inference_precision}; "
                 "leave --inference-precision away"
             )
+        self._spec = bundle.manifest.input
         self.version = onnxruntime.__version__
         self.device = "CPU"
         self.inference_precision = "f32"
@@ -38,6 +39,7 @@ class OnnxRuntimeEngine(Engine):
 
     def infer(self, images: np.ndarray) -> np.ndarray:
         """(N, H, W, 3) uint8 -> labels or scores, as the manifest says."""
+        check_images(images, self._spec)
         try:
             outputs = self._session.run(None, {"image": images})
         except Exception as error:

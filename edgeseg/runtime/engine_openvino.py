@@ -10,7 +10,7 @@ import openvino
 
 from edgeseg.bundle import Bundle
 from edgeseg.errors import EngineError
-from edgeseg.runtime.engine import Engine, EngineOptions
+from edgeseg.runtime.engine import Engine, EngineOptions, check_images
 
 _HALVES = {"f16": "FP16", "bf16": "BF16"}
 
@@ -23,6 +23,7 @@ class OpenVinoEngine(Engine):
     """
 
     def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
+        self._spec = bundle.manifest.input
         core = openvino.Core()
         self.version = openvino.__version__.partition("-")[0]
         self.device = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
@@ -41,6 +42,7 @@ class OpenVinoEngine(Engine):
 
     def infer(self, images: np.ndarray) -> np.ndarray:
         """(N, H, W, 3) uint8 -> labels or scores, as the manifest says."""
+        check_images(images, self._spec)
         request = getattr(self._local, "request", None)
         if request is None:
             request = self._local.request = self._model.create_infer_request()

@@ -1,0 +1,58 @@
+"""Every test names its tier; real data is found, or its absence is said."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT.parent / "shared" / "data"
+TIERS = ("unit", "contract", "layering", "rooms", "torch", "chain", "golden", "gpu")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test without a tier would be left out of every selection: that is an error."""
+    bare = [i.nodeid for i in items if not any(i.get_closest_marker(t) for t in TIERS)]
+    if bare:
+        raise pytest.UsageError(
+            f"{len(bare)} tests name no tier ({', '.join(TIERS)}), the first is {bare[0]}. "
+            "Write pytestmark = pytest.mark.TIER on top of its module"
+        )
+
+
+def real_data(name: str) -> Path:
+    """`../shared/data/NAME`; without it the test is skipped, or fails if data is required."""
+    path = DATA / name
+    if path.exists():
+        return path
+    sentence = f"real data is not here: ../shared/data/{name}"
+    if os.environ.get("EDGESEG_REQUIRE_DATA") == "1":
+        pytest.fail(f"{sentence} (and EDGESEG_REQUIRE_DATA=1 asks for it)")
+    pytest.skip(sentence)
+
+
+@pytest.fixture(scope="session")
+def camvid() -> Path:
+    return real_data("camvid")
+
+
+@pytest.fixture(scope="session")
+def idd_lite() -> Path:
+    return real_data("idd_lite")
+
+
+@pytest.fixture(scope="session")
+def cityscapes_samples() -> Path:
+    return real_data("cityscapes_samples")
+
+
+@pytest.fixture(scope="session")
+def comma10k() -> Path:
+    return real_data("comma10k")
+
+
+@pytest.fixture(scope="session")
+def published_weights() -> Path:
+    return real_data("weights")

@@ -1,0 +1,151 @@
+"""What must hold for every engine. A new engine is one more class with two fixtures."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from engine_folders import SIZE, expected, fake_folder, onnxruntime_folder, openvino_folder
+
+from edgeseg.bundle import Bundle
+from edgeseg.errors import EngineError
+from edgeseg.runtime.engine import Engine, EngineOptions, open_engine
+from edgeseg.runtime.engine_fake import FakeEngine
+
+pytestmark = pytest.mark.contract
+
+
+def frames(count: int, seed: int = 0) -> list[np.ndarray]:
+    random = np.random.default_rng(seed)
+    return [random.integers(0, 256, (1, *SIZE, 3)).astype(np.uint8) for _ in range(count)]
+
+
+class EngineContract:
+    """Tests that each engine inherits."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def bundle(cls, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+        raise NotImplementedError
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls, bundle: Bundle) -> Engine:
+        assert bundle.manifest.target is not None
+        return open_engine(bundle.manifest.target.name, bundle, EngineOptions(threads=1))
+
+    def test_labels_are_right(self, engine: Engine):
+        (image,) = frames(1)
+        assert np.array_equal(engine.infer(image), expected(image))
+
+    def test_labels_are_uint8_of_the_manifests_size(self, engine: Engine, bundle: Bundle):
+        labels = engine.infer(frames(1)[0])
+        assert labels.dtype == np.uint8
+        assert labels.shape == (1, *bundle.manifest.input.size)
+
+    def test_it_says_how_it_computes(self, engine: Engine):
+        assert engine.version
+        assert engine.device
+        assert engine.inference_precision in ("f32", "bf16", "f16", "none")
+        assert engine.threads == 1
+
+    def test_same_input_same_output(self, engine: Engine):
+        (image,) = frames(1)
+        assert np.array_equal(engine.infer(image), engine.infer(image.copy()))
+
+    def test_two_runs_do_not_share_memory(self, engine: Engine):
+        one, two = frames(2)
+        first = engine.infer(one)
+        kept = first.copy()
+        second = engine.infer(two)
+        assert not np.shares_memory(first, second)
+        assert not np.shares_memory(first, one)
+        assert np.array_equal(first, kept)
+        assert first.flags.writeable
+
+    def test_a_reused_input_does_not_change_what_was_returned(self, engine: Engine):
+        one, two = frames(2)
+        buffer = one.copy()
+        first = engine.infer(buffer)
+        kept = first.copy()
+        buffer[:] = two
+        assert np.array_equal(first, kept)
+        assert np.array_equal(engine.infer(buffer), expected(two))
+
+    def test_several_threads_get_the_labels_of_one(self, engine: Engine):
+        images = frames(40)
+        answers: dict[int, np.ndarray] = {}
+
+        def work(start: int) -> None:
+            for index in range(start, len(images), 4):
+                answers[index] = engine.infer(images[index])
+
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert len(answers) == len(images)
+        assert all(np.array_equal(answers[i], expected(images[i])) for i in answers)
+
+    def test_an_input_that_is_not_contiguous(self, engine: Engine):
+        (image,) = frames(1)
+        mirrored = image[:, :, ::-1]
+        assert np.array_equal(engine.infer(mirrored), expected(mirrored))
+
+    @pytest.mark.parametrize("shape", [(1, 8, 17, 3), (1, 8, 16, 4), (8, 16, 3), (2, 8, 16, 3)])
+    def test_a_wrong_shape_is_an_engine_error(self, engine: Engine, shape: tuple[int, ...]):
+        with pytest.raises(EngineError, match=r"image.*shape"):
+            engine.infer(np.zeros(shape, np.uint8))
+
+    def test_a_wrong_dtype_is_an_engine_error(self, engine: Engine):
+        with pytest.raises(EngineError, match="float32"):
+            engine.infer(np.zeros((1, *SIZE, 3), np.float32))
+
+
+class FileEngineContract(EngineContract):
+    """Engines that read a network file."""
+
+    def test_a_broken_file_is_an_engine_error(self, bundle: Bundle, tmp_path: Path):
+        folder = tmp_path / "broken"
+        folder.mkdir()
+        for name in bundle.manifest.files:
+            (folder / name).write_bytes(b"not a network")
+        assert bundle.manifest.target is not None
+        with pytest.raises(EngineError, match=f"can't open {folder}"):
+            open_engine(bundle.manifest.target.name, Bundle(folder, bundle.manifest))
+
+
+class TestFakeEngine(EngineContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def bundle(cls, tmp_path_factory):
+        return fake_folder(tmp_path_factory.mktemp("engines") / "fake")
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls, bundle):
+        return FakeEngine(bundle, answer=expected)
+
+
+class TestOnnxRuntimeEngine(FileEngineContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def bundle(cls, tmp_path_factory):
+        return onnxruntime_folder(tmp_path_factory.mktemp("engines") / "ort")
+
+    def test_other_precisions_are_refused(self, bundle):
+        with pytest.raises(EngineError, match="computes in f32, not bf16"):
+            open_engine("onnxruntime", bundle, EngineOptions(inference_precision="bf16"))
+
+
+class TestOpenVinoEngine(FileEngineContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def bundle(cls, tmp_path_factory):
+        return openvino_folder(tmp_path_factory.mktemp("engines") / "ov")
+
+    def test_f32_unless_asked_otherwise(self, bundle):
+        assert open_engine("openvino", bundle).inference_precision == "f32"

@@ -15,7 +15,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from edgeseg.errors import DataError, UsageError, guess
+from edgeseg.frame import format_size, parse_size
 from edgeseg.labels import CLASS_TABLES, IGNORE, ClassTable
+from edgeseg.streets import draw_street
 
 SPLITS = ("train", "tune", "val", "test")
 
@@ -164,6 +166,48 @@ def _open_camvid(source: str, path: str, split: str) -> Dataset:
     return _files(source, split, CLASS_TABLES["camvid11"], pairs, _remap(table, known))
 
 
+SYNTHETIC_SIZE = (256, 512)
+SYNTHETIC_COUNTS = {"train": 1000, "tune": 100, "val": 100, "test": 100}
+SYNTHETIC_LIMIT = 1_000_000
+"""Frames in one split at most: the seeds of the next split begin there."""
+
+
+def _open_synthetic(source: str, settings: str, split: str) -> Dataset:
+    size, count, seed = SYNTHETIC_SIZE, SYNTHETIC_COUNTS[split], 0
+    for setting in filter(None, settings.split(",")):
+        key, _, value = setting.partition("=")
+        if key == "size":
+            size = parse_size(value)
+            if min(size) < 64:
+                raise UsageError(
+                    f"--data '{source}': size {format_size(size)} is too small; "
+                    "streets need at least 64x64"
+                )
+        elif key in ("count", "seed"):
+            low = 1 if key == "count" else 0
+            if not value.isdecimal() or not low <= int(value) <= SYNTHETIC_LIMIT:
+                raise UsageError(
+                    f"--data '{source}': {key} is '{value}'; "
+                    f"expected a whole number from {low} to {SYNTHETIC_LIMIT}"
+                )
+            count, seed = (int(value), seed) if key == "count" else (count, int(value))
+        else:
+            raise UsageError(
+                f"--data '{source}': unknown setting '{key}'."
+                f"{guess(key, ('size', 'count', 'seed'))} "
+                "Write it as synthetic:size=512x1024,count=200,seed=3"
+            )
+    first = (seed * len(SPLITS) + SPLITS.index(split)) * SYNTHETIC_LIMIT
+    names = tuple(f"street-{seed}-{split}-{i:06d}" for i in range(count))
+
+    def read(index: int) -> Sample:
+        name = names[index]  # IndexError ends plain iteration
+        return Sample(name, *draw_street(first + index % count, size))
+
+    return Dataset(source, split, CLASS_TABLES["cityscapes19"], names, read)
+
+
 DATASETS: dict[str, Callable[[str, str, str], Dataset]] = {
     "camvid": _open_camvid,
+    "synthetic": _open_synthetic,
 }

@@ -8,7 +8,6 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from edgeseg import pipeline
 from edgeseg.bundle import (
     MANIFEST,
     Gate,
@@ -21,6 +20,7 @@ from edgeseg.bundle import (
 )
 from edgeseg.cli.output import add_json, print_json
 from edgeseg.frame import FITS, format_size
+from edgeseg.pipeline.model import shipped
 
 EXAMPLE = "edgeseg inspect espnet-int8"
 WIDTH = 100
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     folder = Path(args.folder)
     if not folder.exists():
-        folder = pipeline.shipped().get(args.folder, folder)
+        folder = shipped().get(args.folder, folder)
     manifest = read_manifest(folder)
     files = check_files(folder, manifest)
     whole = all(file["state"] in ("ok", "not in the manifest") for file in files)

@@ -35,7 +35,7 @@ def add_furniture(world: World, dice: Dice, street: Street, *, lit: bool) -> Non
         _trees(world, dice, street, side)
         _signs(world, dice, street, side)
         _small_things(world, dice, street, side)
-    if (street.junction and dice.chance(0.7)) or (street.zebra and dice.chance(0.4)):
+    if (street.junction and dice.chance(0.8)) or (street.zebra and dice.chance(0.4)):
         _traffic_lights(world, dice, street)
 
 
@@ -67,7 +67,7 @@ def _lamps(world: World, dice: Dice, street: Street, side: Side, lit: bool) -> N
     while z < 130:
         if not street.open_at(z):
             world.key = z
-            _post(world, x, z, height, dice.between(0.13, 0.2), colour)
+            _post(world, x, z, height, dice.between(0.11, 0.17), colour)
             lamp: Colour = (1.0, 0.9, 0.65) if lit else (0.7, 0.7, 0.68)
             if arm:
                 points = [(x, height - 0.1, z), (x + arm, height + 0.35, z)]
@@ -118,7 +118,7 @@ def _signs(world: World, dice: Dice, street: Street, side: Side) -> None:
         _post(world, x, z, height + 0.8, 0.08, dice.tint((0.5, 0.5, 0.5), 0.2))
         y = height + 0.4
         for _ in range(dice.whole(1, 2)):
-            size = dice.between(0.27, 0.42)
+            size = dice.between(0.24, 0.36)
             add_sign(world, dice, x, y, z - 0.03, size)
             y -= 2.1 * size
     if dice.chance(0.12 if street.style.name != "arterial" else 0.35):
@@ -223,7 +223,7 @@ def _traffic_lights(world: World, dice: Dice, street: Street) -> None:
 
 
 def _lamp_box(world: World, x: float, y: float, z: float, frame: Colour, state: int) -> None:
-    world.upright(x - 0.17, x + 0.17, y, y + 0.98, z, LIGHT, frame)
+    world.upright(x - 0.2, x + 0.2, y, y + 1.0, z, LIGHT, frame)
     for i, (on, off) in enumerate(
         (
             ((0.15, 0.95, 0.55), (0.03, 0.14, 0.09)),

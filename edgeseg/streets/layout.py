@@ -17,6 +17,7 @@ from edgeseg.streets.world import (
     Colour,
     Dice,
     World,
+    shade,
 )
 
 FAR = 250.0
@@ -93,7 +94,7 @@ def plan_street(dice: Dice) -> Street:
     lanes = [((i - ego) * width, 1) for i in range(same)]
     tram = None
     left = lanes[0][0] - width / 2
-    if opposite and style.name in ("city", "arterial") and dice.chance(0.2):
+    if opposite and style.name in ("city", "arterial") and dice.chance(0.28):
         tram = left - 1.9
         left -= 3.8
     lanes += [(left - (i + 0.5) * width, -1) for i in range(opposite)]
@@ -111,11 +112,11 @@ def plan_street(dice: Dice) -> Street:
 
 
 def _plan_side(dice: Dice, style: Style, sign: int, edge: float) -> Side:
-    parking = dice.chance(0.3 if style.name == "arterial" else 0.62)
+    parking = dice.chance(0.25 if style.name == "arterial" else 0.5)
     outer = edge + (2.1 if parking else 0.35)
     verge = dice.between(0.8, 3.0) if dice.chance(0.15 if style.name == "city" else 0.4) else 0.0
     inner = outer + verge
-    pavement = (inner, inner + dice.between(1.5, 4.8 if style.name == "city" else 2.8))
+    pavement = (inner, inner + dice.between(1.7, 5.5 if style.name == "city" else 3.4))
     setback = 0.0 if style.name == "city" and dice.chance(0.8) else dice.between(0.5, 6)
     return Side(sign, outer, parking, verge, pavement, pavement[1] + setback)
 
@@ -125,7 +126,7 @@ def pave_street(world: World, dice: Dice, street: Street) -> None:
     world.key = GROUND_KEY + 9
     grass = dice.tint(dice.pick(((0.30, 0.36, 0.16), (0.36, 0.36, 0.2), (0.26, 0.33, 0.14))), 0.25)
     _strip(world, -400, 400, TERRAIN, grass, GRASS)
-    asphalt = dice.tint((0.36, 0.36, 0.37), 0.35)
+    asphalt = dice.tint(shade((0.36, 0.36, 0.37), dice.between(0.75, 1.25)), 0.12)
     left, right = street.sides
     world.key -= 1
     slabs = dice.tint(dice.pick(((0.50, 0.48, 0.46), (0.44, 0.43, 0.42), (0.52, 0.45, 0.40))), 0.25)

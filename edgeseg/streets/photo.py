@@ -14,7 +14,8 @@ def develop(image: np.ndarray, camera: Camera, seed: int) -> np.ndarray:
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     x = np.linspace(-1, 1, width, dtype=np.float32)[None]
     falloff = (1 - camera.vignette * 0.5 * (x * x + y * y))[..., None]
-    light = image * (falloff * (np.array(camera.cast, np.float32) * np.float32(camera.gain)))
+    gain = np.clip(camera.exposure / max(float(image.mean()), 0.02), 0.6, 2.4)
+    light = image * (falloff * (np.array(camera.cast, np.float32) * np.float32(gain)))
     light = np.maximum(light, 0)
     light = np.where(light > 0.8, 0.8 + 0.2 * np.tanh((light - 0.8) / 0.2), light)
     light = 0.45 + (light - 0.45) * np.float32(camera.contrast)

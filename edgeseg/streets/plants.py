@@ -67,8 +67,21 @@ def _crown(
             dice,
             VEGETATION,
             shade(leaf, light),
-            corners=7,
+            corners=13 if z < 25 else 7,
         )
+        if z < 30:
+            size *= dice.between(0.3, 0.5)
+            out = dice.between(0.95, 1.2)
+            world.blob(
+                x + rx * out * across,
+                middle + ry * out * up,
+                z,
+                rx * size,
+                ry * size,
+                dice,
+                VEGETATION,
+                shade(leaf, light * dice.between(0.8, 1.2)),
+            )
 
 
 def _conifer(

@@ -38,7 +38,7 @@ class View:
     the sun and of the sky's light is kept from the ground. Tables with a row for each index:
     `material` (F+1,), `colour` (F+1, 3) lit, `plane` (F+1, 3, 3): a ray (x, y, 1) times it gives
     (u, v, 1) / depth on the face in metres, `parameters` (F+1, 6). `ground` is the plane of the
-    street, u = x and v = z. `focal` and `middle` (x, y) are in pixels.
+    street, u = x and v = z. `eye` is the camera's height in metres, `focal` and `middle` (x, y) are in pixels.
     """
 
     index: np.ndarray
@@ -51,6 +51,7 @@ class View:
     parameters: np.ndarray
     ground: np.ndarray
     sky_axes: np.ndarray
+    eye: float
     focal: float
     middle: tuple[float, float]
 
@@ -84,6 +85,7 @@ def look(world: World, weather: Weather, camera: Camera, size: tuple[int, int]) 
         np.concatenate((np.zeros((1, 6)), rows[:, 9:15], np.zeros((1, 6)))).astype(np.float32),
         _ground_plane(axes, camera),
         axes.astype(np.float32),
+        camera.height,
         focal,
         middle,
     )

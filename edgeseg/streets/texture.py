@@ -16,6 +16,7 @@ from edgeseg.streets.world import (
     FACADE,
     FOLIAGE,
     GRASS,
+    METAL,
     PAINT,
     SLABS,
     TILES,
@@ -232,8 +233,9 @@ def _surfaces(
     small = _noise(u * 11, v * 11, False)
     gain = 1 + 0.03 * small * fine
     leaf = kind == FOLIAGE
-    deep = 0.20 * small * (0.35 + 0.65 * fine) + 0.17 * _noise(u * 4.5, v * 4.5, False)
-    gain[leaf] += deep[leaf] + 0.06
+    gain[leaf] += _leaves(u[leaf], v[leaf], small[leaf], metre[leaf])
+    body = np.flatnonzero(kind == METAL)
+    gain[body] *= _bodywork(view, x[at[body]], y[at[body]], close[body])
     brick = (kind == BRICK) | (kind == TILES)
     rows = np.mod(v, 0.3) < 0.07
     gain[brick] += (
@@ -242,6 +244,23 @@ def _surfaces(
     cloth = kind == CLOTH
     gain[cloth] += (0.10 * _noise(u * 6, v * 4, False))[cloth]
     image[at] *= gain[:, None]
+
+
+def _leaves(u: np.ndarray, v: np.ndarray, small: np.ndarray, metre: np.ndarray) -> np.ndarray:
+    """Light and dark in a crown at three scales, the finest only where it can be seen."""
+    tiny = _noise(u * 29, v * 29, False) * np.clip(metre / 40 - 0.3, 0, 1)
+    large = _smooth(u * 5, v * 5)
+    deep: np.ndarray = 0.05 + 0.15 * tiny + 0.17 * small + 0.13 * large
+    return deep
+
+
+def _bodywork(view: View, x: np.ndarray, y: np.ndarray, closeness: np.ndarray) -> np.ndarray:
+    """Bodywork is dark and dirty below and mirrors a bright band of sky above the belt line."""
+    axes = view.sky_axes
+    height = view.eye + (axes[0, 1] * x + axes[1, 1] * y + axes[2, 1]) / closeness
+    band = np.exp(-(((height - 0.86) / 0.09) ** 2)) - 0.5 * np.exp(-(((height - 0.6) / 0.1) ** 2))
+    gain: np.ndarray = 0.72 + 0.36 * np.clip(height / 0.8, 0, 1) + 0.16 * band
+    return gain
 
 
 def _sky(view: View, weather: Weather, x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from edgeseg.streets.people import add_person, add_two_wheeler
 from edgeseg.streets.vehicles import Pose, add_bus, add_car, add_tram, add_truck
 from edgeseg.streets.world import Dice, World
 
-KINDS = {"car": 0.80, "truck": 0.07, "bus": 0.05, "motorcycle": 0.04, "bicycle": 0.04}
+KINDS = {"car": 0.82, "truck": 0.03, "bus": 0.03, "motorcycle": 0.05, "bicycle": 0.07}
 
 
 def add_traffic(world: World, dice: Dice, street: Street, *, lit: bool) -> None:
@@ -62,10 +62,10 @@ def _place(world: World, dice: Dice, kind: str, pose: Pose, lit: bool) -> None:
 
 
 def _park(world: World, dice: Dice, street: Street, side: Side, *, lit: bool) -> None:
-    z, share = dice.between(-1, 6), dice.between(0.35, 0.95)
+    z, share = dice.between(-1, 9), dice.between(0.2, 0.9)
     way = 0.0 if side.sign > 0 or dice.chance(0.3) else math.pi
     while z < 110:
-        kind = dice.weighted({"car": 0.94, "truck": 0.04, "bus": 0.004, "gap": 0.03})
+        kind = dice.weighted({"car": 0.95, "truck": 0.012, "bus": 0.003, "gap": 0.035})
         free = any(street.open_at(z + d) for d in (-3, 0, 3))
         zebra = street.zebra is not None and abs(z - street.zebra - 1.5) < 5
         if dice.chance(share) and not free and not zebra and kind != "gap":

@@ -25,21 +25,25 @@ from edgeseg.streets.world import (
 Profile = Sequence[tuple[float, float]]
 """(along, up) in metres, along forward."""
 
-PAINTS: tuple[Colour, ...] = (
-    (0.07, 0.07, 0.08),
-    (0.13, 0.13, 0.14),
-    (0.30, 0.31, 0.33),
+GREYS: tuple[Colour, ...] = (
+    (0.05, 0.05, 0.06),
+    (0.10, 0.10, 0.11),
+    (0.20, 0.21, 0.22),
+    (0.34, 0.35, 0.37),
     (0.52, 0.53, 0.55),
-    (0.60, 0.60, 0.60),
+    (0.66, 0.66, 0.66),
     (0.82, 0.82, 0.81),
-    (0.85, 0.85, 0.84),
+)
+PAINTS: tuple[Colour, ...] = (
     (0.09, 0.13, 0.26),
-    (0.12, 0.20, 0.42),
-    (0.42, 0.06, 0.06),
-    (0.55, 0.09, 0.08),
+    (0.13, 0.22, 0.42),
+    (0.42, 0.07, 0.07),
+    (0.55, 0.10, 0.09),
     (0.18, 0.26, 0.20),
     (0.45, 0.38, 0.29),
-    (0.62, 0.42, 0.10),
+    (0.33, 0.25, 0.20),
+    (0.58, 0.44, 0.16),
+    (0.35, 0.47, 0.55),
 )
 LIVERIES: tuple[Colour, ...] = (
     (0.75, 0.12, 0.10),
@@ -168,7 +172,7 @@ def add_car(world: World, dice: Dice, pose: Pose, lit: bool) -> None:
     """A hatchback, saloon, estate or van."""
     world.key = pose.z
     kind = dice.weighted({"hatch": 0.36, "saloon": 0.26, "estate": 0.14, "suv": 0.16, "van": 0.08})
-    paint = dice.tint(dice.pick(PAINTS), 0.2)
+    paint = dice.tint(dice.pick(GREYS if dice.chance(0.68) else PAINTS), 0.25)
     long = {"hatch": 1.98, "saloon": 2.3, "estate": 2.3, "suv": 2.2, "van": 2.45}[kind]
     long *= dice.between(0.94, 1.05)
     half = dice.between(0.84, 0.93) + 0.05 * (kind in ("suv", "van"))
@@ -205,6 +209,13 @@ def add_car(world: World, dice: Dice, pose: Pose, lit: bool) -> None:
     cabin.append((long * nose, belt))
     body.extrude(cabin, half * 0.94, paint, taper=0.8, glass=(0, 3))
     _car_windows(body, cabin, half * 0.94, belt, roof, long)
+    for axle in (-long * 0.62, long * 0.64):
+        arch = [
+            (axle + 0.39 * math.cos(k * 0.524), 0.31 + 0.39 * math.sin(k * 0.524)) for k in range(7)
+        ]
+        body.side(arch, half, (0.03, 0.03, 0.03))
+    if pose.z < 35:
+        _car_sides(body, paint, half, belt, lift, long)
     body.wheels((-long * 0.62, long * 0.64), half, 0.31 + lift / 3)
     if pose.z < 60:
         _car_ends(body, dice, long, half, lift, lit)
@@ -226,6 +237,33 @@ def _car_windows(
     for a, b in ((0.0, 0.46), (0.5, 1.0)):
         quad = [(at(a, low), low), (at(b, low), low), (at(b, high), high), (at(a, high), high)]
         body.side(quad, wide, WINDOW, GLASS)
+
+
+def _car_sides(
+    body: Body, paint: Colour, half: float, belt: float, lift: float, long: float
+) -> None:
+    """Sill, door gaps and handles."""
+    low = 0.27 + lift
+    a, b = -long * 0.42, long * 0.44
+    body.side([(a, low), (b, low), (b, low + 0.1), (a, low + 0.1)], half, (0.05, 0.05, 0.05))
+    gap = shade(paint, 0.45)
+    for along in (-long * 0.34, long * 0.06, long * 0.42):
+        line = [
+            (along, low),
+            (along + 0.03, low),
+            (along + 0.03, belt - 0.04),
+            (along, belt - 0.04),
+        ]
+        body.side(line, half * 0.985, gap)
+    for along in (-long * 0.28, long * 0.1):
+        top = belt - 0.1
+        grip = [(along, top), (along + 0.2, top), (along + 0.2, top + 0.04), (along, top + 0.04)]
+        body.side(grip, half * 0.985, gap)
+    mirror = long * 0.42
+    for sign in (-1, 1):
+        inner, outer = sorted((sign * half, sign * (half + 0.2)))
+        for along in (mirror, mirror + 0.08):
+            body.end(along, (inner, outer), (belt, belt + 0.15), shade(paint, 0.8))
 
 
 def _car_ends(body: Body, dice: Dice, long: float, half: float, lift: float, lit: bool) -> None:
@@ -252,8 +290,8 @@ def add_truck(world: World, dice: Dice, pose: Pose, lit: bool) -> None:
     long, half = dice.between(3.2, 5.2), dice.between(1.1, 1.25)
     top = dice.between(2.6, 3.8)
     cab, load = (
-        dice.tint(dice.pick(PAINTS + LIVERIES), 0.2),
-        dice.tint(dice.pick(PAINTS + LIVERIES), 0.2),
+        dice.tint(dice.pick(GREYS + LIVERIES), 0.2),
+        dice.tint(dice.pick(GREYS + LIVERIES), 0.2),
     )
     body = Body(world, pose, TRUCK)
     _ground(world, pose, long, half, top)

@@ -31,7 +31,8 @@ class Camera:
     """Where the camera is and how it sees.
 
     `focal` is in frame heights, so a wider frame shows more at its sides; `bend` and `rise` are the
-    street's own curvature to the side and upwards, 1/metre; `mirrored` means traffic on the left.
+    street's own curvature to the side and upwards, 1/metre; `mirrored` means traffic on the left;
+    `exposure` is the mean brightness that the camera aims at.
     """
 
     height: float
@@ -41,7 +42,7 @@ class Camera:
     bend: float
     rise: float
     mirrored: bool
-    gain: float
+    exposure: float
     cast: Colour
     contrast: float
     blur: float
@@ -118,7 +119,7 @@ def choose_camera(dice: Dice, weather: Weather) -> Camera:
         bend=bend,
         rise=rise,
         mirrored=dice.chance(0.15),
-        gain=dice.between(0.78, 1.18) * (1.25 if weather.kind == "dusk" else 1.0),
+        exposure=dice.between(0.24, 0.40) if weather.lit else dice.between(0.34, 0.54),
         cast=(dice.between(0.94, 1.07), 1.0, dice.between(0.92, 1.08)),
         contrast=dice.between(0.85, 1.25),
         blur=dice.between(0.0, 0.0016),

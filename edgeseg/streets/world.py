@@ -171,13 +171,14 @@ class World:
         material: int = FOLIAGE,
         corners: int = 8,
     ) -> None:
-        """A ragged disc that faces the camera."""
+        """A ragged disc that faces the camera and ends at the ground."""
         start = dice.unit() * 6.283
         points = []
         for i in range(corners):
             angle = start + 6.283 * i / corners
-            reach = 0.72 + 0.45 * dice.unit()
-            points.append((x + rx * reach * math.cos(angle), y + ry * reach * math.sin(angle), z))
+            reach = 0.64 + 0.55 * dice.unit()
+            up = max(y + ry * reach * math.sin(angle), 0.0)
+            points.append((x + rx * reach * math.cos(angle), up, z))
         self.face(points, label, colour, material)
 
     def stand(self, x: float, z: float, half_x: float, half_z: float, height: float) -> None:

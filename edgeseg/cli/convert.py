@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edgeseg import pipeline
 from edgeseg.bundle import InputSpec, WeightsSpec
+from edgeseg.cli.output import three
 from edgeseg.errors import UsageError, guess
 from edgeseg.frame import FITS, ORDERS, format_size, parse_size
 from edgeseg.models.published import PRESETS
+from edgeseg.pipeline import model as pipeline
 
 EXAMPLE = (
     "edgeseg convert --model espnet_q8 --weights espnet_p_2_q_8_camvid.pth "
@@ -23,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, type=Path, help="checkpoint folder to write")
     parser.add_argument("--preset", help=f"everything below at once: {', '.join(PRESETS)}")
     parser.add_argument("--classes", help="class table: a name or a TOML file")
-    parser.add_argument("--mean", help="three numbers in pixel units (0 to 255): M,M,M")
-    parser.add_argument("--std", help="three numbers in pixel units: S,S,S")
+    parser.add_argument("--mean", type=three, help="three numbers in pixel units (0 to 255): M,M,M")
+    parser.add_argument("--std", type=three, help="three numbers in pixel units: S,S,S")
     parser.add_argument("--divide", type=float, default=1.0, help="divide by this afterwards")
     parser.add_argument("--order", choices=ORDERS, help="channel order that the network expects")
     parser.add_argument("--size", type=parse_size, help="input size HEIGHTxWIDTH that suits it")
@@ -89,8 +90,7 @@ def _by_hand(args: argparse.Namespace) -> Read:
         if not equals:
             raise UsageError(f"--option {option}: expected KEY=VALUE")
         options[key] = value
-    mean, std = _three("--mean", args.mean), _three("--std", args.std)
-    spec = _spec(args.order, mean, std, args.divide, args.size, args.fit)
+    spec = _spec(args.order, args.mean, args.std, args.divide, args.size, args.fit)
     origin = WeightsSpec(args.data, args.licence, args.weights.name)
     return args.classes, spec, options, args.void_outputs, origin
 
@@ -108,13 +108,3 @@ def _spec(
     scaled = (std[0] * divide, std[1] * divide, std[2] * divide)
     fill = tuple(min(255, max(0, round(m))) for m in mean)
     return InputSpec(order, mean, scaled, fit, (fill[0], fill[1], fill[2]), size)
-
-
-def _three(flag: str, text: str) -> tuple[float, float, float]:
-    try:
-        a, b, c = (float(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(
-            f"{flag} {text}: expected three numbers, such as 123.7,116.3,103.5"
-        ) from None
-    return a, b, c

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from edgeseg import pipeline
 from edgeseg.benchmarks.accuracy import COMPARED, Evaluation, evaluate
 from edgeseg.cli.output import add_json, add_threads, print_json, progress
 from edgeseg.dataset import SPLITS, open_dataset
 from edgeseg.frame import FITS, format_size, parse_size
+from edgeseg.pipeline import model as pipeline
 from edgeseg.runtime.engine import EngineOptions
 
 EXAMPLE = (

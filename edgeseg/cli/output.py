@@ -61,3 +61,14 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
     finally:
         if shown:
             print("\r\x1b[K", end="", file=sys.stderr)
+
+
+def three(text: str) -> tuple[float, float, float]:
+    """`"1,2,3"` -> three numbers, for argparse."""
+    try:
+        a, b, c = (float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not three numbers, such as 123.7,116.3,103.5"
+        ) from None
+    return a, b, c

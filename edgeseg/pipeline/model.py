@@ -1,7 +1,4 @@
-"""The steps in order: checkpoint -> ONNX -> Q/DQ -> engine -> gate -> bench.
-
-The only module where the rooms meet.
-"""
+"""MODEL as typed -> a folder, a Segmenter; published weights -> a checkpoint folder."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ from edgeseg.labels import class_table
 from edgeseg.runtime.engine import EngineOptions, open_engine
 from edgeseg.runtime.segmenter import Segmenter, load
 
-SHIPPED = Path(__file__).parent / "weights"
+SHIPPED = Path(__file__).parent.parent / "weights"
 DEFAULT_MODEL = "espnet_q3"
 
 
@@ -47,8 +44,8 @@ def find_model(model: str) -> Path:
     if model in MODELS:
         raise UsageError(
             f"no weights are shipped for '{model}'. Train it (edgeseg train RECIPE --out DIR) or "
-            f"convert published ones (edgeseg convert --model {model} --weights FILE.pth ...), then "
-            f"give that folder. Shipped: {', '.join(folders) or 'none'}"
+            f"convert published ones (edgeseg convert --model {model} --weights FILE.pth ...), "
+            f"then give that folder. Shipped: {', '.join(folders) or 'none'}"
         )
     known = [*folders, *MODELS]
     raise UsageError(

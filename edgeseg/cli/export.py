@@ -1,0 +1,120 @@
+"""`edgeseg export`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from edgeseg.bundle import PRECISIONS, Bundle
+from edgeseg.calibration.calibrators import METHODS
+from edgeseg.cli.output import add_json, positive, print_json, three
+from edgeseg.export.gate import Budget
+from edgeseg.export.targets import EXPORTERS
+from edgeseg.frame import FITS, ORDERS, format_size, parse_size
+from edgeseg.pipeline.export import MAX_FLOAT_SHARE, Plan, export
+from edgeseg.pipeline.floats import Source
+from edgeseg.pipeline.model import DEFAULT_MODEL
+from edgeseg.pipeline.quantise import METHOD
+
+EXAMPLE = (
+    "edgeseg export espnet_camvid --target openvino --precision int8 --size 360x480 "
+    "--calib camvid:../shared/data/camvid --out espnet_int8"
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        nargs="?",
+        default=DEFAULT_MODEL,
+        help="name, checkpoint folder or .onnx file (default: %(default)s)",
+    )
+    parser.add_argument("--target", required=True, metavar="TARGET", help=", ".join(EXPORTERS))
+    parser.add_argument(
+        "--precision", default="int8", metavar="P", help=f"{', '.join(PRECISIONS)} (default: int8)"
+    )
+    parser.add_argument("--size", type=parse_size, help="HEIGHTxWIDTH (default: the model's own)")
+    parser.add_argument("--fit", choices=FITS, help="how frames of another shape fit")
+    parser.add_argument("--calib", metavar="KIND:PATH|TABLE", help="what int8 calibrates on")
+    parser.add_argument(
+        "--gate", metavar="KIND:PATH", help="frames of the gate (default: --calib's)"
+    )
+    parser.add_argument("--out", type=Path, help="engine folder (default: MODEL-TARGET-P-SIZE)")
+    parser.add_argument("--batch", type=positive, default=1, help="frames per call (default: 1)")
+    parser.add_argument("--input-order", choices=ORDERS, help="channel order of the engine's input")
+    parser.add_argument(
+        "--output",
+        choices=("labels", "scores"),
+        default="labels",
+        help="argmax in the graph, or low-resolution scores decoded outside (default: labels)",
+    )
+    parser.add_argument("--method", default=METHOD, choices=METHODS, help="calibrator for int8")
+    parser.add_argument("--max-miou-drop", type=float, default=Budget().miou, metavar="POINTS")
+    parser.add_argument(
+        "--max-class-drop", type=float, default=Budget().per_class, metavar="POINTS"
+    )
+    parser.add_argument(
+        "--max-float-share",
+        type=float,
+        default=MAX_FLOAT_SHARE,
+        help="share of the convolutions that int8 may leave in float (default: %(default)s)",
+    )
+    foreign = parser.add_argument_group("for a foreign .onnx file")
+    foreign.add_argument("--classes", help="class table: a name or a TOML file")
+    foreign.add_argument("--mean", type=three, help="M,M,M in pixel units")
+    foreign.add_argument("--std", type=three, help="S,S,S in pixel units")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    source = Source(
+        args.model,
+        args.size,
+        args.fit,
+        args.input_order,
+        args.batch,
+        args.output == "scores",
+        args.classes,
+        args.mean,
+        args.std,
+    )
+    plan = Plan(
+        args.target,
+        args.precision,
+        args.method,
+        Budget(args.max_miou_drop, args.max_class_drop),
+        args.max_float_share,
+    )
+    out = args.out or Path(_name(args))
+    bundle = export(source, plan, out, calib=args.calib, gate=args.gate, say=_say)
+    print_json(args.json, result(bundle))
+    if args.json != "-":
+        print(f"{out}: {bundle.manifest.name}, {plan.target} {plan.precision}, gate passed")
+    return 0
+
+
+def result(bundle: Bundle) -> dict[str, Any]:
+    """The form of `edgeseg export --json`."""
+    manifest = bundle.manifest
+    assert manifest.target is not None
+    assert manifest.gate is not None
+    quantisation = manifest.quantisation
+    return {
+        "folder": str(bundle.folder),
+        "target": manifest.target.name,
+        "precision": manifest.precision,
+        "gate": dict(manifest.gate.__dict__),
+        "float_layers": list(quantisation.float_layers) if quantisation else None,
+    }
+
+
+def _name(args: argparse.Namespace) -> str:
+    size = f"-{format_size(args.size)}" if args.size else ""
+    return f"{Path(args.model).stem}-{args.target}-{args.precision}{size}"
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

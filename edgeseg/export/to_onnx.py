@@ -1,0 +1,162 @@
+"""Checkpoint folder -> float ONNX graph. Torch's last appearance; it counts MACs on the way out."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from fvcore.nn import FlopCountAnalysis
+from fvcore.nn.jit_handles import (
+    addmm_flop_jit,
+    bmm_flop_jit,
+    conv_flop_jit,
+    linear_flop_jit,
+    matmul_flop_jit,
+)
+from torch import nn
+
+from edgeseg.bundle import Bundle, OutputSpec
+from edgeseg.errors import UsageError
+from edgeseg.models.checkpoint import load_checkpoint
+from edgeseg.models.network import Bilinear, Network
+
+OPSET = 18
+
+# fmt: off
+COUNTED = {
+    "aten::_convolution": conv_flop_jit,
+    "aten::addmm":        addmm_flop_jit,
+    "aten::bmm":          bmm_flop_jit,
+    "aten::linear":       linear_flop_jit,
+    "aten::matmul":       matmul_flop_jit,
+    "aten::mm":           matmul_flop_jit,
+}
+# fmt: on
+"""Operators whose multiply-adds are counted; all others are listed by name, not taken as zero."""
+
+
+@dataclass(frozen=True)
+class FloatGraph:
+    """A float ONNX graph and what belongs to it.
+
+    `weight` and `bias` are the last deconvolution's when `output.decode` is "deconvolution".
+    """
+
+    model: onnx.ModelProto
+    output: OutputSpec
+    params: int
+    macs: int
+    uncounted: dict[str, int]
+    weight: np.ndarray | None = None
+    bias: np.ndarray | None = None
+
+
+class Deployed(nn.Module):
+    """uint8 (N, H, W, 3) in channel order `order` -> uint8 labels, or float scores.
+
+    The Cast comes first: TensorRT takes uint8 for no other operator.
+    """
+
+    mean: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, network: Network, bundle: Bundle, order: str, scores: bool) -> None:
+        super().__init__()
+        spec = bundle.manifest.input
+        self.network = network
+        self.swap = order != spec.order
+        self.scores = scores
+        self.register_buffer("mean", torch.tensor(spec.mean).reshape(1, 3, 1, 1))
+        self.register_buffer("scale", 1.0 / torch.tensor(spec.std).reshape(1, 3, 1, 1))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Cast, transpose, normalise, run; argmax unless scores are asked for."""
+        channels = image.float().permute(0, 3, 1, 2)
+        if self.swap:
+            channels = channels[:, [2, 1, 0]]
+        normal = (channels - self.mean) * self.scale
+        if self.scores:
+            return self.network.scores(normal)
+        logits: torch.Tensor = self.network(normal)
+        return logits.argmax(1).to(torch.uint8)
+
+
+def to_onnx(
+    folder: Path, *, size: tuple[int, int], batch: int, order: str, scores: bool
+) -> FloatGraph:
+    """Export a checkpoint at a fixed size; outputs that are no class are cut off.
+
+    Input `image`, uint8 (batch, height, width, 3); output `labels` or `scores`. Opset 18.
+    """
+    network, bundle = load_checkpoint(folder)
+    classes = len(bundle.manifest.table)
+    network.cut(classes)
+    deployed = Deployed(network, bundle, order, scores).eval()
+    image = torch.zeros(batch, *size, 3, dtype=torch.uint8)
+    with _quiet():
+        program = torch.onnx.export(
+            deployed,
+            (image,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["image"],
+            output_names=["scores" if scores else "labels"],
+            verbose=False,
+            external_data=False,
+        )
+    if program is None:
+        raise AssertionError("torch.onnx.export gave no program")
+    macs, uncounted = count_macs(network, size)
+    output, weight, bias = _output(network, deployed, size, classes)
+    params = sum(p.numel() for p in network.parameters())
+    return FloatGraph(program.model_proto, output, params, macs, uncounted, weight, bias)
+
+
+def count_macs(network: Network, size: tuple[int, int]) -> tuple[int, dict[str, int]]:
+    """Multiply-adds of one frame by fvcore, and the operators it has no rule for, with counts."""
+    analysis = FlopCountAnalysis(network, torch.zeros(1, 3, *size))
+    analysis.clear_op_handles().set_op_handle(**COUNTED)
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    with _quiet(), torch.no_grad():
+        total = int(analysis.total())
+    uncounted = {k.removeprefix("aten::"): v for k, v in analysis.unsupported_ops().items()}
+    return total, dict(sorted(uncounted.items()))
+
+
+def _output(
+    network: Network, deployed: Deployed, size: tuple[int, int], classes: int
+) -> tuple[OutputSpec, np.ndarray | None, np.ndarray | None]:
+    if not deployed.scores:
+        return OutputSpec("labels"), None, None
+    last = network.upsample
+    if isinstance(last, Bilinear):
+        return OutputSpec("scores", last.factor, "bilinear", last.factor), None, None
+    if isinstance(last, nn.ConvTranspose2d):
+        weight = last.weight.detach().numpy()
+        bias = np.zeros(classes, np.float32) if last.bias is None else last.bias.detach().numpy()
+        factor = int(last.stride[0])
+        return OutputSpec("scores", factor, "deconvolution", factor), weight, bias
+    raise UsageError(
+        f"the last layer is a {type(last).__name__}, which has no decode; export labels instead"
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No warnings and no log lines of the exporter about libraries that we don't use."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

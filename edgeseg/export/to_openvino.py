@@ -1,0 +1,23 @@
+"""ONNX graph -> OpenVINO's network.xml and network.bin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import openvino
+
+from edgeseg.bundle import Target
+from edgeseg.errors import EngineError
+from edgeseg.export.targets import Built
+
+
+def to_openvino(graph: Path, folder: Path) -> Built:
+    """Convert the graph; weights keep the precision that the graph has."""
+    try:
+        model = openvino.convert_model(graph)
+        openvino.save_model(model, folder / "network.xml", compress_to_fp16=False)
+    except Exception as error:
+        raise EngineError(f"openvino can't convert {graph.name}: {error}") from error
+    device = str(openvino.Core().get_property("CPU", "FULL_DEVICE_NAME"))
+    version = openvino.__version__.partition("-")[0]
+    return Built("network.xml", Target("openvino", version, device))

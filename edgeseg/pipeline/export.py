@@ -1,0 +1,234 @@
+"""The float network -> a gated engine folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from edgeseg.bundle import PRECISIONS, Bundle, Gate, Manifest, write_bundle
+from edgeseg.calibration.placement import Place
+from edgeseg.calibration.ranges import read_table
+from edgeseg.dataset import Dataset, open_dataset
+from edgeseg.disk import check_replaceable, writing_folder
+from edgeseg.errors import GateError, UsageError, guess
+from edgeseg.export.gate import Budget, GateFrames, describe, judge, label, write_frames
+from edgeseg.export.half import to_half
+from edgeseg.export.targets import EXPORTERS, find_exporter
+from edgeseg.pipeline.floats import (
+    GATE_FRAMES,
+    SYNTHETIC,
+    FloatNetwork,
+    Say,
+    Source,
+    make_float,
+    open_segmenter,
+    split_frames,
+)
+from edgeseg.pipeline.quantise import (
+    CALIBRATION_FRAMES,
+    METHOD,
+    Build,
+    Quantiser,
+    calibrate,
+    check_table,
+    first_departure,
+    ranked_layers,
+)
+
+MAX_FLOAT_SHARE = 0.2
+"""At most this share of the convolutions returns to float before the gate gives up."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to build and how far it may depart."""
+
+    target: str
+    precision: str
+    method: str = METHOD
+    budget: Budget = Budget()
+    max_float_share: float = MAX_FLOAT_SHARE
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise UsageError(
+                f"unknown precision '{self.precision}'.{guess(self.precision, PRECISIONS)}"
+            )
+        if self.target not in EXPORTERS:
+            raise UsageError(f"unknown target '{self.target}'.{guess(self.target, EXPORTERS)}")
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Disjoint frames: to calibrate on, and to judge on."""
+
+    calibration: Dataset
+    gate: Dataset
+
+
+def choose_frames(
+    calib: str | None, gate: str | None, *, calibration: int = CALIBRATION_FRAMES
+) -> Frames:
+    """Calibration and gate frames from `KIND:PATH`s; synthetic streets when nothing is given.
+
+    Both come from train splits and are disjoint. With `gate`, the gate's frames come from there.
+    """
+    first, second = split_frames(calib or gate or SYNTHETIC, calibration)
+    if gate is not None and calib is not None and gate != calib:
+        second = open_dataset(gate, "train").spread(GATE_FRAMES)
+    return Frames(first, second)
+
+
+def export(
+    source: Source, plan: Plan, out: Path, *, calib: str | None, gate: str | None, say: Say
+) -> Bundle:
+    """`edgeseg export`: MODEL -> engine folder at `out`; GateError when it departs too far.
+
+    `calib` is KIND:PATH or a range table (.json), and needed for int8.
+    """
+    check_replaceable(out)
+    table_path = Path(calib) if calib and calib.endswith(".json") else None
+    data = None if table_path else calib
+    exporter_needs_data = plan.precision == "int8" and calib is None
+    if exporter_needs_data and not _trained_on_synthetic(source.model):
+        raise UsageError(
+            "int8 needs frames to calibrate on: give --calib KIND:PATH (such as "
+            "camvid:PATH) or a range table made by 'edgeseg calibrate'"
+        )
+    find_exporter(plan.target)
+    frames = choose_frames(data, gate)
+    network = make_float(source, frames.gate, say)
+    quantiser = None
+    if plan.precision == "int8":
+        if table_path:
+            table = check_table(network, read_table(table_path), table_path)
+        else:
+            table = calibrate(network, frames.calibration, plan.method, say)
+        quantiser = Quantiser(network, table)
+    return export_network(network, quantiser, plan, out, say)
+
+
+def _trained_on_synthetic(model: str) -> bool:
+    from edgeseg.bundle import read_manifest
+    from edgeseg.pipeline.model import find_model
+
+    path = find_model(model)
+    return path.is_dir() and "synthetic" in read_manifest(path).weights.data
+
+
+def export_network(
+    network: FloatNetwork, quantiser: Quantiser | None, plan: Plan, out: Path, say: Say
+) -> Bundle:
+    """Build, gate and write one engine folder; for int8 with as few float layers as needed."""
+    if plan.precision != "int8":
+        graph = to_half(network.graph) if plan.precision == "fp16" else network.graph
+        return _build(network, graph, plan, out, say, None, ())
+    if quantiser is None:
+        raise UsageError("int8 needs a range table")
+    ranking: list[str] = []
+    keep: tuple[str, ...] = ()
+    most = math.floor(plan.max_float_share * len(quantiser.places()))
+    while True:
+        graph = quantiser.write(quantiser.places(keep))
+        try:
+            return _build(network, graph, plan, out, say, quantiser, keep)
+        except GateError as error:
+            if len(keep) >= most:
+                departed = first_departure(quantiser, keep)
+                raise GateError(
+                    f"{error} with {len(keep)} of {len(quantiser.places())} convolutions in float; "
+                    f"first to depart: {departed}. Nothing was written. Calibrate on more frames, "
+                    "raise --max-miou-drop, or train with QAT"
+                ) from error
+            say(str(error))
+        ranking = ranking or ranked_layers(quantiser, _labels_by(network, quantiser, plan), say)
+        keep = tuple(ranking[: min(most, max(1, 2 * len(keep)))])
+        say(f"leaving {len(keep)} layers in float: {', '.join(keep)}")
+
+
+def _build(
+    network: FloatNetwork,
+    graph: onnx.ModelProto,
+    plan: Plan,
+    out: Path,
+    say: Say,
+    quantiser: Quantiser | None,
+    keep: tuple[str, ...],
+) -> Bundle:
+    with writing_folder(out) as aside:
+        manifest = dataclasses.replace(
+            network.manifest,
+            precision=plan.precision,
+            quantisation=quantiser.record(keep) if quantiser else None,
+            history=(
+                *network.manifest.history,
+                f"export --target {plan.target} --precision {plan.precision}",
+            ),
+        )
+        bundle = build_folder(graph, manifest, plan.target, network, aside)
+        gate = _gate(bundle, network.gate, plan.budget)
+        say(describe(gate))
+        if gate.state != "passed":
+            raise GateError(_failed(gate))
+        bundle = write_bundle(aside, dataclasses.replace(bundle.manifest, gate=gate))
+    return Bundle(out, bundle.manifest)
+
+
+def build_folder(
+    graph: onnx.ModelProto, manifest: Manifest, target: str, network: FloatNetwork, folder: Path
+) -> Bundle:
+    """Write an engine folder without a gate's verdict into the empty `folder`."""
+    with tempfile.TemporaryDirectory(prefix="edgeseg-") as temporary:
+        path = Path(temporary) / "network.onnx"
+        onnx.save(graph, path)
+        built = find_exporter(target)(path, folder)
+    if network.decode:
+        weight, bias = network.decode["weight"], network.decode["bias"]
+        np.savez(folder / "decode.npz", weight=weight, bias=bias)
+    write_frames(folder, network.gate)
+    manifest = dataclasses.replace(
+        manifest, network_file=built.network_file, target=built.target, files={}
+    )
+    return write_bundle(folder, manifest)
+
+
+def _gate(bundle: Bundle, frames: GateFrames, budget: Budget) -> Gate:
+    labels = _labels(bundle, frames.images)
+    return judge(labels, frames, bundle.manifest.table, budget)
+
+
+def _labels(bundle: Bundle, images: np.ndarray) -> np.ndarray:
+    with open_segmenter(bundle) as segmenter:
+        return label(segmenter, images, bundle.manifest.input.batch)
+
+
+def _labels_by(network: FloatNetwork, quantiser: Quantiser, plan: Plan) -> Build:
+    def build(places: tuple[Place, ...], images: np.ndarray) -> np.ndarray:
+        with tempfile.TemporaryDirectory(prefix="edgeseg-") as temporary:
+            folder = Path(temporary)
+            few = dataclasses.replace(
+                network.gate, images=images, labels=np.empty(0, np.uint8), truth=None
+            )
+            bare = dataclasses.replace(network, gate=few)
+            bundle = build_folder(
+                quantiser.write(places), network.manifest, plan.target, bare, folder
+            )
+            return _labels(bundle, images)
+
+    return build
+
+
+def _failed(gate: Gate) -> str:
+    assert gate.miou_float is not None
+    assert gate.miou_engine is not None
+    return (
+        f"gate failed: mIoU {gate.miou_engine:.2f} against {gate.miou_float:.2f} in float "
+        f"(allowed drop {gate.max_miou_drop}), worst class {gate.worst_class} lost "
+        f"{gate.worst_class_drop or 0.0:.2f} (allowed {gate.max_class_drop})"
+    )

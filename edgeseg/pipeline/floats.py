@@ -1,0 +1,268 @@
+"""The float network: the graph that every engine is made from, and the frames it is judged on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from edgeseg.bundle import Bundle, InputSpec, Manifest, WeightsSpec, read_bundle
+from edgeseg.calibration.observe import Observer
+from edgeseg.dataset import Dataset, open_dataset
+from edgeseg.errors import BundleError, EngineError, GraphError, UsageError
+from edgeseg.export.foreign import adopt
+from edgeseg.export.gate import MIN_FRAMES, GateFrames
+from edgeseg.export.simplify import simplify
+from edgeseg.frame import Size, place, prepare, prepare_labels, resize_labels
+from edgeseg.graph import check_interface, count_macs, count_params
+from edgeseg.labels import class_table
+from edgeseg.pipeline.model import find_model, resized
+from edgeseg.runtime.engine import EngineOptions, open_engine
+from edgeseg.runtime.segmenter import Segmenter
+
+SAME = 99.9
+"""Percent of labels in which the exported float graph must agree with torch."""
+GATE_FRAMES = 24
+SYNTHETIC = "synthetic:"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What was typed: the MODEL, how it shall run, and (for a foreign .onnx) how to read it."""
+
+    model: str
+    size: Size | None = None
+    fit: str | None = None
+    order: str | None = None
+    batch: int = 1
+    scores: bool = False
+    classes: str | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+
+
+@dataclass(frozen=True)
+class FloatNetwork:
+    """A float ONNX graph with its manifest (no target yet) and the frames of its gate.
+
+    `single` is the same graph for batches of one frame, which calibration and gate run.
+    """
+
+    graph: onnx.ModelProto
+    single: onnx.ModelProto
+    manifest: Manifest
+    gate: GateFrames
+    decode: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> InputSpec:
+        """The network's input."""
+        return self.manifest.input
+
+
+def make_float(source: Source, gate: Dataset, say: Say) -> FloatNetwork:
+    """Build the float graph of a checkpoint or a foreign .onnx, and compare it with its origin."""
+    path = find_model(source.model)
+    if path.suffix == ".onnx":
+        return _foreign(path, source, gate)
+    bundle = read_bundle(path)
+    if bundle.manifest.kind != "checkpoint":
+        raise BundleError(
+            f"{path} is an engine folder already; export the checkpoint that it was made from"
+        )
+    return _checkpoint(bundle, source, gate, say)
+
+
+def _checkpoint(bundle: Bundle, source: Source, gate: Dataset, say: Say) -> FloatNetwork:
+    from edgeseg.export.to_onnx import to_onnx
+
+    bundle = resized(bundle, source.size, source.fit)
+    size = bundle.manifest.input.size
+    assert size is not None
+    order = source.order or bundle.manifest.input.order
+    exported = to_onnx(bundle.folder, size=size, batch=1, order=order, scores=source.scores)
+    single = simplify(exported.model)
+    check_interface(single, str(bundle.folder))
+    graph = single
+    if source.batch != 1:
+        many = to_onnx(
+            bundle.folder, size=size, batch=source.batch, order=order, scores=source.scores
+        )
+        graph = simplify(many.model)
+    manifest = dataclasses.replace(
+        bundle.manifest,
+        kind="network",
+        target=None,
+        input=ordered(bundle.manifest.input, order),
+        output=exported.output,
+        params=exported.params,
+        macs=exported.macs,
+        uncounted=exported.uncounted,
+        files={},
+    )
+    decode = {}
+    if exported.weight is not None and exported.bias is not None:
+        decode = {"weight": exported.weight, "bias": exported.bias}
+    images, truth = gate_inputs(gate, manifest)
+    torch_order = images if order == bundle.manifest.input.order else images[..., ::-1]
+    labels = _torch_labels(bundle, torch_order)
+    manifest = dataclasses.replace(
+        manifest, input=dataclasses.replace(manifest.input, batch=source.batch)
+    )
+    network = FloatNetwork(
+        graph, single, manifest, GateFrames(images, labels, truth, name(gate)), decode
+    )
+    _compare(network, say)
+    return network
+
+
+def ordered(spec: InputSpec, order: str) -> InputSpec:
+    """The same input with channels in `order`."""
+    if order == spec.order:
+        return spec
+    m, s, f = spec.mean, spec.std, spec.fill
+    return dataclasses.replace(
+        spec, order=order, mean=m[::-1], std=s[::-1], fill=(f[2], f[1], f[0])
+    )
+
+
+def _torch_labels(bundle: Bundle, images: np.ndarray) -> np.ndarray:
+    engine = open_engine("torch", bundle, EngineOptions())
+    return np.concatenate([engine.infer(np.ascontiguousarray(i[None])) for i in images])
+
+
+def _compare(network: FloatNetwork, say: Say) -> None:
+    labels = labels_of(network, network.single, network.gate.images)
+    same = 100.0 * float(np.mean(labels == network.gate.labels))
+    say(f"ONNX agrees with torch on {same:.3f} % of labels ({len(labels)} frames)")
+    if same < SAME:
+        raise GraphError(
+            f"the exported graph agrees with torch on {same:.2f} % of labels only; expected "
+            f"{SAME} %. This is a fault of the export: please report it with the model"
+        )
+
+
+def labels_of(network: FloatNetwork, graph: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
+    """(N, H, W, 3) -> (N, h, w) labels of a graph for single frames, by ONNX Runtime."""
+    output = graph.graph.output[0].name
+    observer = Observer(graph, [output])
+    decoder = decoder_of(network)
+    results = [observer.run(np.ascontiguousarray(i[None]))[output] for i in images]
+    return np.concatenate([decoder(r) for r in results])
+
+
+def decoder_of(network: FloatNetwork) -> Callable[[np.ndarray], np.ndarray]:
+    """Scores or labels of this network -> labels."""
+    from edgeseg.runtime.decode import decode
+
+    if network.manifest.output.kind == "labels":
+        return lambda result: result
+    arrays = network.decode
+    return lambda s: decode(s, network.manifest.output, arrays.get("weight"), arrays.get("bias"))
+
+
+def _foreign(path: Path, source: Source, gate: Dataset) -> FloatNetwork:
+    missing = [
+        flag
+        for flag, value in (
+            ("--classes", source.classes),
+            ("--mean", source.mean),
+            ("--std", source.std),
+            ("--input-order", source.order),
+            ("--size", source.size),
+        )
+        if value is None
+    ]
+    if missing:
+        raise UsageError(f"a foreign ONNX file needs {', '.join(missing)} too")
+    if source.scores:
+        raise UsageError("a foreign ONNX file is exported with labels; leave --output scores away")
+    assert source.classes and source.mean and source.std and source.order
+    table = class_table(source.classes)
+    fill = [min(255, max(0, round(m))) for m in source.mean]
+    spec = InputSpec(
+        source.order,
+        source.mean,
+        source.std,
+        source.fit or "pad",
+        (fill[0], fill[1], fill[2]),
+        source.size,
+    )
+    single = simplify(adopt(path, spec, len(table)))
+    check_interface(single, str(path))
+    batched = dataclasses.replace(spec, batch=source.batch)
+    graph = single if source.batch == 1 else simplify(adopt(path, batched, len(table)))
+    macs, uncounted = count_macs(single)
+    manifest = Manifest(
+        kind="network",
+        name=path.stem,
+        classes=table.to_dict(),
+        input=spec,
+        params=count_params(single),
+        macs=macs,
+        uncounted=uncounted,
+        weights=WeightsSpec(source=path.name),
+        history=(f"foreign {path.name}",),
+    )
+    images, truth = gate_inputs(gate, manifest)
+    empty = GateFrames(images, np.empty(0, np.uint8), truth, name(gate))
+    manifest = dataclasses.replace(manifest, input=batched)
+    network = FloatNetwork(graph, single, manifest, empty)
+    labels = labels_of(network, single, images)
+    if truth is not None and truth.shape != labels.shape:
+        truth = np.stack([resize_labels(t, labels.shape[1:]) for t in truth])
+    return dataclasses.replace(network, gate=GateFrames(images, labels, truth, name(gate)))
+
+
+def gate_inputs(dataset: Dataset, manifest: Manifest) -> tuple[np.ndarray, np.ndarray | None]:
+    """Prepared frames of a data set, and their truth when its classes are the model's."""
+    if len(dataset) < MIN_FRAMES:
+        raise UsageError(
+            f"{dataset.source} ({dataset.split}) has {len(dataset)} frames for the gate; "
+            f"it needs at least {MIN_FRAMES}"
+        )
+    known = dataset.classes.names == manifest.table.names
+    images, truth = [], []
+    for sample in dataset:
+        images.append(prepared(sample.image, manifest.input))
+        placement = place(sample.labels.shape, images[-1].shape[:2], manifest.input.fit)
+        truth.append(prepare_labels(sample.labels, placement))
+    return np.stack(images), np.stack(truth) if known else None
+
+
+def prepared(image: np.ndarray, spec: InputSpec) -> np.ndarray:
+    """(H, W, 3) uint8 RGB -> the network's uint8 input."""
+    assert spec.size is not None
+    placement = place((image.shape[0], image.shape[1]), spec.size, spec.fit)
+    return prepare(image, placement, swap=spec.order == "bgr", fill=spec.fill)
+
+
+def name(dataset: Dataset) -> str:
+    """`camvid train`: without the path, which belongs to this machine."""
+    return f"{dataset.source.partition(':')[0]} {dataset.split}"
+
+
+def split_frames(source: str, calibration: int, gate: int = GATE_FRAMES) -> tuple[Dataset, Dataset]:
+    """Disjoint frames of the train split: for calibration, and for the gate."""
+    dataset = open_dataset(source, "train")
+    gated = {(2 * i + 1) * len(dataset) // (2 * gate) for i in range(gate)}
+    rest = [i for i in range(len(dataset)) if i not in gated]
+    return dataset.subset(rest).spread(calibration), dataset.subset(sorted(gated))
+
+
+def open_segmenter(bundle: Bundle) -> Segmenter:
+    """An engine folder that is being built, before its gate."""
+    target = bundle.manifest.target
+    if target is None:
+        raise EngineError(f"{bundle.folder} names no target")
+    single = dataclasses.replace(bundle.manifest.input, batch=1)
+    relaxed = Bundle(bundle.folder, dataclasses.replace(bundle.manifest, input=single))
+    return Segmenter(
+        open_engine(target.name, bundle, EngineOptions()), relaxed, frames=single.order
+    )

@@ -59,7 +59,7 @@ class Placement:
 def parse_size(text: str) -> Size:
     """`"512x1024"` -> (512, 1024), height first."""
     parts = text.lower().split("x")
-    if len(parts) != 2 or not all(p.isdigit() and int(p) > 0 for p in parts):
+    if len(parts) != 2 or not all(p.isdecimal() and int(p) > 0 for p in parts):
         raise UsageError(f"size '{text}' is not HEIGHTxWIDTH, such as 512x1024")
     return int(parts[0]), int(parts[1])
 
@@ -194,38 +194,68 @@ def resize_image(image: np.ndarray, size: Size) -> np.ndarray:
     Area: each output pixel is the mean of the input that it covers (halving is the mean of 2x2).
     Bilinear: by pixel centres ("half-pixel"), edges repeated. Rounded to the nearest, halves up.
     """
-    height, width, channels = image.shape
+    height, width, _ = image.shape
     h, w = size
-    if height * w * channels <= h * width * channels:
-        mixed = _mix_columns(image.astype(np.float32), w)
-        mixed = _mix_rows(mixed, h)
+    if height * w <= h * width:
+        mixed = _mix_rows(_mix_columns(image, w), h)
     else:
-        mixed = _mix_rows(image.astype(np.float32), h)
-        mixed = _mix_columns(mixed, w)
-    mixed += 0.5
-    np.clip(mixed, 0, 255, out=mixed)
-    return mixed.astype(np.uint8)
+        mixed = _mix_columns(_mix_rows(image, h), w)
+    rounded: np.ndarray = (mixed + np.float32(0.5)).astype(np.uint8)
+    return rounded
+
+
+@dataclass(frozen=True)
+class _Band:
+    """Output pixels `to` are mixed from input pixels `of` by `weights`; all other weights are 0."""
+
+    to: slice
+    of: slice
+    weights: np.ndarray
 
 
 def _mix_rows(image: np.ndarray, h: int) -> np.ndarray:
+    """(H, W, C) -> (h, W, C) float32."""
     height, width, channels = image.shape
     if h == height:
         return image
-    weights = _weights(height, h)
-    mixed: np.ndarray = (weights @ image.reshape(height, -1)).reshape(h, width, channels)
-    return mixed
+    rows = image.reshape(height, width * channels)
+    mixed = np.empty((h, width * channels), np.float32)
+    for band in _bands(height, h, 1):
+        np.matmul(band.weights, rows[band.of].astype(np.float32), out=mixed[band.to])
+    return mixed.reshape(h, width, channels)
 
 
 def _mix_columns(image: np.ndarray, w: int) -> np.ndarray:
-    width = image.shape[1]
+    """(H, W, C) -> (H, w, C) float32; the channels of a pixel lie beside each other in a row."""
+    height, width, channels = image.shape
     if w == width:
         return image
-    weights = _weights(width, w)
-    mixed: np.ndarray = np.matmul(weights, image)
-    return mixed
+    rows = image.reshape(height, width * channels)
+    mixed = np.empty((height, w * channels), np.float32)
+    for band in _bands(width, w, channels):
+        np.matmul(rows[:, band.of].astype(np.float32), band.weights.T, out=mixed[:, band.to])
+    return mixed.reshape(height, w, channels)
+
+
+BAND = 16
+"""Output pixels that are mixed in one matrix product: few zeros in it, few products."""
 
 
 @lru_cache(maxsize=64)
+def _bands(have: int, want: int, channels: int) -> tuple[_Band, ...]:
+    """The bands of a resize from `have` to `want` pixels of interleaved channels."""
+    weights = _weights(have, want)
+    bands = []
+    for start in range(0, want, BAND):
+        part = weights[start : start + BAND]
+        used = np.flatnonzero(part.any(0))
+        first, last = int(used[0]), int(used[-1]) + 1
+        shares = np.kron(part[:, first:last], np.eye(channels, dtype=np.float32))
+        to = slice(start * channels, (start + len(part)) * channels)
+        bands.append(_Band(to, slice(first * channels, last * channels), shares))
+    return tuple(bands)
+
+
 def _weights(have: int, want: int) -> np.ndarray:
     """(want, have) float32: row i holds the shares of the input pixels in output pixel i."""
     scale = have / want

@@ -71,7 +71,7 @@ class ClassTable:
         return cls(
             str(entry["name"]),
             tuple(str(n) for n in entry["names"]),
-            tuple((int(c[0]), int(c[1]), int(c[2])) for c in entry["palette"]),
+            tuple(tuple(c) if isinstance(c, list | tuple) else (c,) for c in entry["palette"]),
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 import traceback
 
@@ -44,16 +45,23 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command line; returns the exit code (0, 1, 2, 70 or 130)."""
     arguments = sys.argv[1:] if argv is None else argv
     try:
-        return _dispatch(arguments)
+        code = _dispatch(arguments)
+        sys.stdout.flush()
+        return code
+    except SystemExit as left:  # argparse: after --help, or on what it can't take
+        return int(left.code or 0)
     except EdgesegError as error:
-        print(f"edgeseg: {error}", file=sys.stderr)
+        print(f"edgeseg: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code
-    except BrokenPipeError:
-        sys.stderr.close()
+    except BrokenPipeError:  # `edgeseg models | head`: nobody reads on, and Python flushes at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         print(f"edgeseg: {where}{error.strerror or error}", file=sys.stderr)
+        return 2
+    except MemoryError as error:
+        print(f"edgeseg: not enough memory. {error}".strip(), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("edgeseg: interrupted", file=sys.stderr)

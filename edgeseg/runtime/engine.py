@@ -82,4 +82,9 @@ def open_engine(name: str, bundle: Bundle, options: EngineOptions | None = None)
         if error.name is None or error.name.partition(".")[0] != library:
             raise
         raise EngineError(f"engine '{name}' needs '{library}'. Install it: {install}") from error
+    except ImportError as error:
+        raise EngineError(
+            f"engine '{name}' is installed but can't be loaded ({error}); "
+            "'edgeseg doctor' examines each engine"
+        ) from error
     return engine_class(bundle, options or EngineOptions())  # type: ignore[call-arg]

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 from edgeseg.benchmarks.rows import front
@@ -85,7 +86,7 @@ def linear_ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 def front_chart(points: Sequence[Point], width: int, height: int) -> str:
     """Latency (log) against mIoU: every row, the front line, labels that touch nothing."""
-    left, right, top, bottom = 46, 16, 20, 44
+    left, right, top, bottom = 46, 16, 30, 44
     x, y = _scales(points, (left, width - right), (height - bottom, top))
     spots = [(x(p.x), y(p.y)) for p in points]
     best = front([(p.x, p.y) for p in points])
@@ -123,7 +124,7 @@ def _scales(
     low, high = min(p.x for p in points), max(p.x for p in points)
     margin = max((high / low) ** 0.09, 1.12)
     floor, ceiling = min(p.y for p in points), max(p.y for p in points)
-    room = max(0.14 * (ceiling - floor), 0.25)
+    room = max(0.14 * (ceiling - floor), 0.5)
     return (
         Scale(low / margin, high * margin, *xs, log=True),
         Scale(floor - room, min(ceiling + room, 100.0 + room / 2), *ys),
@@ -141,7 +142,7 @@ def _axes(
         parts.append(f'<path class="grid" d="M{px:.1f} {top}V{base}"/>')
         parts.append(f'<text class="tick" x="{px:.1f}" y="{base + 18}">{tick:g}</text>')
     ticks = linear_ticks(y.low, y.high)
-    places = max(0, -math.floor(math.log10(ticks[1] - ticks[0]))) if len(ticks) > 1 else 1
+    places = max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9)) if len(ticks) > 1 else 1
     for tick in ticks:
         py = y(tick)
         parts.append(f'<path class="grid" d="M{left} {py:.1f}H{width - right}"/>')
@@ -191,6 +192,7 @@ class Placed:
     box: Box
     anchor: tuple[float, float]
     far: bool
+    cost: float = 0.0
 
 
 def place_labels(
@@ -199,21 +201,38 @@ def place_labels(
     inside: Box,
     lines: Sequence[Box] = (),
 ) -> list[Placed | None]:
-    """A place for each label near its spot that touches no other label, spot or leader.
+    """A place for each label near its spot that touches no other label and no spot.
 
-    Nearest ring first, within a ring to the right first. None where no ring has room. A label may
-    give way on `lines` and leaders, never on spots and labels.
+    Labels and leaders also keep clear of `lines` and of each other's leaders where they can. None
+    where there is no room at all. Labels are placed one by one, nearest ring first; of several
+    orders the best outcome is taken.
     """
+    dice = random.Random(0)
+    everyone = list(range(len(spots)))
+    orders = [sorted(everyone, key=lambda i: spots[i])]
+    orders += [dice.sample(everyone, len(everyone)) for _ in range(24)]
+    outcomes = [_place_in_order(order, spots, labels, inside, lines) for order in orders]
+    return min(outcomes, key=lambda placed: sum(p.cost if p else 2000 for p in placed))
+
+
+def _place_in_order(
+    order: Sequence[int],
+    spots: Sequence[tuple[float, float]],
+    labels: Sequence[str],
+    inside: Box,
+    lines: Sequence[Box],
+) -> list[Placed | None]:
     marks: list[Box] = [(px - 8, py - 8, px + 8, py + 8) for px, py in spots]
     placed: list[Placed | None] = [None] * len(spots)
     boxes: list[Box] = []
     soft = list(lines)
-    for index in sorted(range(len(spots)), key=lambda i: spots[i]):
+    for index in order:
         others = marks[:index] + marks[index + 1 :]
         width = text_width(labels[index])
         found = _find(spots[index], width, inside, (*marks, *boxes, *soft), (*others, *boxes))
         if found is None:
             found = _find(spots[index], width, inside, (*marks, *boxes), ())
+            found = replace(found, cost=found.cost + 500) if found else None
         if found is not None:
             boxes.append(found.box)
             soft += _along([spots[index], found.anchor]) if found.far else []
@@ -241,7 +260,7 @@ def _find(
             anchor = min(max(px, box[0]), box[2]), min(max(py, box[1] + 3), box[3] - 3)
             leader = _along([spot, anchor]) if radius > 20 else []
             if not any(overlap(a, b) for a in leader for b in crossed):
-                return Placed(box, anchor, radius > 20)
+                return Placed(box, anchor, radius > 20, radius)
     return None
 
 

@@ -28,13 +28,13 @@ from edgeseg.benchmarks.rows import (
 
 
 def front_section(rows: Sequence[Row]) -> str:
-    """Scatter of p50 against mIoU, for wide and for narrow screens; "" without such rows."""
+    """Scatter of p50 against mIoU, for wide and for narrow screens; "" for fewer than two rows."""
     shown = [
         (index, row, name)
         for index, (row, name) in enumerate(zip(rows, short_names(rows), strict=True), start=1)
         if p50(row) is not None and row.get("miou") is not None and row["batch"] == 1
     ]
-    if not shown:
+    if len(shown) < 2:
         return ""
     wide = front_chart([_point(row, name) for _, row, name in shown], 1080, 470)
     narrow = front_chart([_point(row, str(index)) for index, row, _ in shown], 350, 340)

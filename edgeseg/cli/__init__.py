@@ -48,8 +48,6 @@ def main(argv: list[str] | None = None) -> int:
         code = _dispatch(arguments)
         sys.stdout.flush()
         return code
-    except SystemExit as left:  # argparse: after --help, or on what it can't take
-        return int(left.code or 0)
     except EdgesegError as error:
         print(f"edgeseg: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code

@@ -44,13 +44,23 @@ def writing_folder(path: Path) -> Iterator[Path]:
     try:
         yield aside
         aside.chmod(0o755)
-        old = aside.with_name(aside.name + ".old")
+        _replace(path, aside)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _replace(path: Path, aside: Path) -> None:
+    """Rename the folder `aside` to `path`; what was there comes back if that fails."""
+    old = aside.with_name(aside.name + ".old")
+    try:
         if path.exists():
             path.rename(old)
         aside.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    except BaseException:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def check_replaceable(path: Path) -> None:

@@ -16,7 +16,7 @@ from edgeseg.errors import EdgesegError, guess
 
 # fmt: off
 VERBS = {
-    "quickstart": "the main job in minutes: model -> INT8 -> engines -> gate -> latency, mIoU -> report",
+    "quickstart": "the main job in minutes: model -> INT8 -> engines -> gate -> report",
     "models":     "list the models: params, MACs, source, shipped weights",
     "data":       "check a data set or show a contact sheet of it",
     "train":      "train a model by a recipe",
@@ -29,6 +29,25 @@ VERBS = {
     "run":        "frames from images, video or camera -> labels and overlay",
     "inspect":    "what a model folder holds",
     "doctor":     "which engines this machine can run, and what is missing",
+}
+# fmt: on
+
+# fmt: off
+EXTRAS = {
+    # library      what brings it
+    "PIL":          "edgeseg",
+    "av":           "edgeseg[video]",
+    "fvcore":       "edgeseg[export]",
+    "matplotlib":   "edgeseg[train]",
+    "onnx":         "edgeseg[export]",
+    "onnxruntime":  "edgeseg[onnxruntime]",
+    "onnxscript":   "edgeseg[export]",
+    "onnxslim":     "edgeseg[export]",
+    "openvino":     "edgeseg[openvino]",
+    "safetensors":  "edgeseg[export]",
+    "tensorboard":  "edgeseg[train]",
+    "tensorrt_rtx": "edgeseg[tensorrt-rtx]",
+    "torch":        "edgeseg[export]",
 }
 # fmt: on
 
@@ -64,13 +83,27 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("edgeseg: interrupted", file=sys.stderr)
         return 130
-    except Exception:
-        traceback.print_exc()
+    except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
+        if library not in EXTRAS:
+            return _our_bug()
         print(
-            "edgeseg: this is our bug. Please report the lines above with what you typed",
+            f"edgeseg: '{arguments[0]}' needs '{library}'. Install it: "
+            f"pip install '{EXTRAS[library]}'",
             file=sys.stderr,
         )
-        return 70
+        return 2
+    except Exception:
+        return _our_bug()
+
+
+def _our_bug() -> int:
+    traceback.print_exc()
+    print(
+        "edgeseg: this is our bug. Please report the lines above with what you typed",
+        file=sys.stderr,
+    )
+    return 70
 
 
 def _dispatch(arguments: list[str]) -> int:

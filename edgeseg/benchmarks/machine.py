@@ -86,6 +86,20 @@ def power_mode(root: Path = Path("/")) -> str | None:
     return governor or None
 
 
+def busy_seconds(root: Path = Path("/")) -> float | None:
+    """Seconds that the visible cores have been busy since the start, stolen ones included.
+
+    None where the system does not tell. The difference of two readings, less the process's own
+    time, is what others used meanwhile.
+    """
+    visible = {f"cpu{i}" for i in os.sched_getaffinity(0)}
+    rows = [line.split() for line in _read(root / "proc/stat").splitlines()]
+    found = [r for r in rows if r and r[0] in visible]
+    # proc(5): user nice system idle iowait irq softirq steal
+    ticks = sum(int(r[i]) for r in found for i in (1, 2, 3, 6, 7, 8))
+    return ticks / os.sysconf("SC_CLK_TCK") if found else None
+
+
 def _read(path: Path) -> str:
     """The text of a file that a machine may or may not have."""
     try:

@@ -15,14 +15,14 @@ import sys
 import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeseg import errors
 from edgeseg.benchmarks.latency import Latency, StopRule, summary_of, time_calls
-from edgeseg.benchmarks.machine import machine
+from edgeseg.benchmarks.machine import busy_seconds, machine
 from edgeseg.bundle import Bundle, InputSpec, Manifest, OutputSpec, read_bundle, read_manifest
 from edgeseg.disk import write_json
 from edgeseg.errors import DataError, EdgesegError, EngineError
@@ -120,10 +120,12 @@ def measure(job: Job) -> dict[str, Any]:
     segmenter = _open(job, manifest)
     load_ms = (perf_counter() - begin) * 1e3
     with segmenter:
+        others = _Watch()
         if manifest.input.batch == 1:
             latency, stages = _time_segmenter(segmenter, frames, job.rule)
         else:
             latency, stages = _time_batches(segmenter, frames, manifest.input.batch, job.rule)
+        others.stop()
         peak = _peak_rss_mib()
         return {
             **_network(segmenter.bundle, manifest, (frames.shape[1], frames.shape[2])),
@@ -138,10 +140,27 @@ def measure(job: Job) -> dict[str, Any]:
                 "frames": len(frames),
                 "warm_up_calls": job.rule.warm_up_calls,
                 "warm_up_seconds": job.rule.warm_up_seconds,
+                "others_cores": others.cores,
             },
             "machine": about,
             "power": None,
         }
+
+
+class _Watch:
+    """How many cores other programs kept busy between its making and `stop`."""
+
+    cores: float | None = None
+
+    def __init__(self) -> None:
+        self._begin = perf_counter(), busy_seconds(), process_time()
+
+    def stop(self) -> None:
+        """Set `cores`; None where the system does not tell or less than a second went by."""
+        begin, busy, own = self._begin
+        now, elapsed = busy_seconds(), perf_counter() - begin
+        if busy is not None and now is not None and elapsed >= 1:
+            self.cores = round(max(0.0, now - busy - (process_time() - own)) / elapsed, 2)
 
 
 def _open(job: Job, manifest: Manifest) -> Segmenter:
@@ -267,14 +286,18 @@ def _accuracy(job: Job, segmenter: Segmenter, manifest: Manifest) -> dict[str, A
 def seen_in_training(trained_on: str, kind: str, split: str) -> bool | None:
     """Whether weights trained on `trained_on` saw these frames; None where that is not known.
 
-    `trained_on` is the manifest's `weights.data`: "KIND SPLIT", several joined by "+". The tune
-    split is a part of train.
+    `trained_on` is the manifest's `weights.data`: "KIND SPLIT", several joined by "+"; words
+    behind are remarks. Anything else is not known. The tune split is a part of train.
     """
-    if trained_on == "unknown":
-        return None
-    sets = {tuple(part.replace(":", " ").lower().split()[:2]) for part in trained_on.split("+")}
+    from edgeseg.dataset import DATASETS, SPLITS
+
+    plain = trained_on.lower().translate(str.maketrans(":()", "   "))
+    parts = [part.split() for part in plain.split("+")]
     whole = {"tune": "train"}.get(split, split)
-    return (kind, split) in sets or (kind, whole) in sets
+    if any(part[:1] == [kind] and part[1:2] in ([split], [whole]) for part in parts):
+        return True
+    clear = all(len(p) > 1 and p[0] in DATASETS and p[1] in SPLITS for p in parts)
+    return False if clear else None
 
 
 def _peak_rss_mib() -> float | None:

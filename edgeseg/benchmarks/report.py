@@ -12,6 +12,7 @@ from edgeseg.benchmarks import report_charts, report_frames, report_table
 from edgeseg.benchmarks.pictures import Picture
 from edgeseg.benchmarks.rows import (
     Row,
+    disturbance,
     engine_name,
     headline,
     in_order,
@@ -108,9 +109,11 @@ def _hero(results: dict[str, Any], rows: Sequence[Row], lead: Row | None, cover:
     threads = f"{lead['threads']} thread{'' if lead['threads'] == 1 else 's'}"
     what = (
         f"{escape(lead['model'])} at {size_name(lead)}, {precision_name(lead)} on "
-        f"{engine_name(lead)}, {threads}: the median of {lead['latency_ms']['n']:,} whole calls, "
-        "frame in, labels out."
+        f"{escape(engine_name(lead))}, {threads}: the median of {lead['latency_ms']['n']:,} "
+        "whole calls, frame in, labels out."
     )
+    warning = disturbance([lead])
+    what += f' <span class="down">{escape(warning)}</span>' if warning else ""
     tiles = "".join(
         f'<div class="tile"><b>{value}</b><span>{escape(text)}</span></div>'
         for value, text in _tiles(rows, lead)
@@ -151,6 +154,7 @@ def _method(results: dict[str, Any], rows: Sequence[Row]) -> str:
         ("cores, memory", f"{about['cores']} cores visible, {about.get('memory_gib')} GiB"),
         ("system", f"{about.get('os')}, kernel {about.get('kernel')}"),
         ("power mode", about.get("power_mode") or "not told by this machine"),
+        ("others", disturbance(rows) or "no other program took more than a tenth of the cores"),
         ("load at start", number(about.get("load"), 2)),
         ("python", about.get("python")),
         ("versions", ", ".join(f"{k} {v}" for k, v in (about.get("libraries") or {}).items())),

@@ -8,6 +8,7 @@ from html import escape
 from edgeseg.benchmarks.rows import (
     Row,
     count,
+    disturbance,
     engine_name,
     milliseconds,
     miou_change,
@@ -139,7 +140,8 @@ def _gate(row: Row) -> str:
 
 
 def _notes(rows: Sequence[Row]) -> str:
-    notes = []
+    disturbed = disturbance(rows)
+    notes = [disturbed] if disturbed else []
     if any(r.get("seen_in_training") for r in rows):
         notes.append("\N{DAGGER} The weights were trained on these frames: this mIoU flatters.")
     missing = sorted({n for r in rows for n in r.get("uncounted") or {}})

@@ -91,6 +91,19 @@ def headline(rows: Sequence[Row]) -> Row | None:
     return min(chosen, key=lambda r: p50(r) or 0.0) if chosen else None
 
 
+def disturbance(rows: Sequence[Row]) -> str | None:
+    """A sentence when other programs took more than a tenth of the cores while a row was timed."""
+    taken = [(r.get("timing") or {}).get("others_cores") or 0.0 for r in rows]
+    cores = rows[0]["machine"]["cores"]
+    if max(taken) <= 0.1 * cores:
+        return None
+    several = sum(t > 0.1 * cores for t in taken)
+    return (
+        f"Other programs kept up to {max(taken):.1f} of {cores} cores busy while {several} of "
+        f"{len(rows)} rows were timed: those times are longer and less steady than the engine's."
+    )
+
+
 def front(points: Sequence[tuple[float, float]]) -> list[int]:
     """Indices of the (milliseconds, mIoU) points that no other beats, fastest first.
 

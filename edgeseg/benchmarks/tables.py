@@ -14,6 +14,7 @@ from typing import Any
 from edgeseg.benchmarks.compare import read_results
 from edgeseg.benchmarks.rows import (
     count,
+    disturbance,
     engine_name,
     in_order,
     milliseconds,
@@ -70,6 +71,8 @@ def _notes(rows: list[dict[str, Any]]) -> list[str]:
         f"{', '.join(engines)}. Latency is one whole call, uint8 frame at the network's size to "
         "labels."
     ]
+    disturbed = disturbance(rows)
+    notes += [disturbed] if disturbed else []
     scored = [r for r in rows if r.get("miou") is not None]
     for text in sorted({_data_sentence(r) for r in scored}):
         notes.append(text)

@@ -168,6 +168,20 @@ def test_peak_memory_is_that_of_the_latency_phase(tmp_path, camvid, frames, monk
     assert order == ["memory", "accuracy"]
 
 
+def test_what_others_used_meanwhile(monkeypatch):
+    readings = iter([100.0, 107.0, 0.0, 1.0])
+    monkeypatch.setattr(room, "busy_seconds", lambda: next(readings))
+    clock, own = iter([10.0, 15.0, 0.0, 0.5]), iter([1.0, 4.0, 0.0])
+    monkeypatch.setattr(room, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(room, "process_time", lambda: next(own))
+    watch = room._Watch()
+    watch.stop()
+    assert watch.cores == 0.8  # 7 s busy, 3 of them our own, in 5 s
+    short = room._Watch()
+    short.stop()
+    assert short.cores is None
+
+
 def test_batches_are_timed_whole_and_decoded(tmp_path, frames, monkeypatch):
     monkeypatch.setitem(ENGINES, "fake", f"{__name__}:ScoresEngine")
     folder = make_folder(
@@ -246,9 +260,17 @@ def test_threads_hold_numpy_too(tmp_path, frames, monkeypatch):
         ("camvid train", "val", False),
         ("camvid train", "train", True),
         ("camvid train", "tune", True),
-        ("cityscapes train + camvid val", "val", True),
+        ("camvid (train)", "tune", True),
+        ("CamVid train (SegNet split)", "val", False),
+        ("CamVid train (SegNet split)", "tune", True),
+        ("camvid tune", "train", False),
+        ("all our robot frames", "val", None),
+        ("camvid", "val", None),
+        ("our robot frames + camvid val", "val", True),
+        ("camvid train + our robot frames", "val", None),
+        ("synthetic train + camvid val", "val", True),
         ("camvid:train", "train", True),
-        ("cityscapes train", "train", False),
+        ("synthetic train", "train", False),
     ],
 )
 def test_seen_in_training(trained_on, split, expected):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgeseg.benchmarks.latency import PERCENTILES, Latency, StopRule, needed, time_calls
-from edgeseg.benchmarks.machine import machine, power_mode
+from edgeseg.benchmarks.machine import busy_seconds, machine, power_mode
 from edgeseg.errors import UsageError
 
 pytestmark = pytest.mark.unit
@@ -181,3 +181,15 @@ def test_fingerprint_is_the_machine_and_not_its_load(tmp_path):
     write(tmp_path, {"proc/meminfo": "MemTotal:       62914560 kB\n"})
     assert machine(tmp_path)["fingerprint"] != one
     assert machine()["fingerprint"] == machine()["fingerprint"]
+
+
+def test_busy_seconds_of_the_visible_cores(tmp_path, monkeypatch):
+    assert busy_seconds(tmp_path) is None
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {1, 2})
+    monkeypatch.setattr("os.sysconf", lambda _: 100)
+    #                user nice system idle iowait irq softirq steal guest
+    stat = (
+        "cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 100 0 0 0 0 0 0 0 0 0\n"
+        "cpu1 100 10 20 9999 9999 1 2 67 5 5\ncpu2 50 0 0 0 0 0 0 0 0 0\nintr 5\n"
+    )
+    assert busy_seconds(write(tmp_path, {"proc/stat": stat})) == 2.5

@@ -27,6 +27,7 @@ from edgeseg.benchmarks.pictures import choose_frames, take_pictures
 from edgeseg.benchmarks.report import to_html, write_report
 from edgeseg.benchmarks.rows import (
     count,
+    disturbance,
     front,
     headline,
     milliseconds,
@@ -338,6 +339,16 @@ def test_frames_that_were_trained_on_are_marked():
     assert "MACs leave out what can't be counted: GridSample." in text
     unknown = to_html({"results": [row(seen_in_training=None)]})
     assert "not known: the weights do not say" in unknown
+
+
+def test_a_busy_machine_is_told():
+    quiet, busy = row(timing={"others_cores": 0.2}), row(30.0, timing={"others_cores": 1.26})
+    assert disturbance([quiet, row()]) is None
+    sentence = "Other programs kept up to 1.3 of 2 cores busy while 1 of 2 rows were timed"
+    assert str(disturbance([quiet, busy])).startswith(sentence)
+    assert sentence in to_html({"results": [quiet, busy]})
+    assert sentence in results_table({"results": [quiet, busy]})
+    assert "no other program took more than a tenth" in to_html({"results": [quiet]})
 
 
 def test_a_poor_result_still_makes_a_page():

@@ -112,8 +112,7 @@ def _hero(results: dict[str, Any], rows: Sequence[Row], lead: Row | None, cover:
         f"{escape(engine_name(lead))}, {threads}: the median of {lead['latency_ms']['n']:,} "
         "whole calls, frame in, labels out."
     )
-    warning = disturbance([lead])
-    what += f' <span class="down">{escape(warning)}</span>' if warning else ""
+    warning = f'<p class="warning">{escape(_busy(lead))}</p>' if disturbance([lead]) else ""
     tiles = "".join(
         f'<div class="tile"><b>{value}</b><span>{escape(text)}</span></div>'
         for value, text in _tiles(rows, lead)
@@ -121,7 +120,16 @@ def _hero(results: dict[str, Any], rows: Sequence[Row], lead: Row | None, cover:
     return (
         f'<header class="card hero"><div class="{"split" if cover else "whole"}"><div>'
         f'<p class="eyebrow">{eyebrow}</p><h1 class="{kind}">{heading}</h1>'
-        f'<p class="what">{what}</p></div>{cover}</div><div class="tiles">{tiles}</div></header>'
+        f'<p class="what">{what}</p>{warning}</div>{cover}</div><div class="tiles">{tiles}</div></header>'
+    )
+
+
+def _busy(row: Row) -> str:
+    """A sentence for a row that was timed on a busy machine."""
+    taken, cores = row["timing"]["others_cores"], row["machine"]["cores"]
+    return (
+        f"Other programs kept {taken:.1f} of {cores} cores busy meanwhile: on a quiet machine this "
+        "engine is faster and steadier."
     )
 
 

@@ -348,6 +348,8 @@ def test_a_busy_machine_is_told():
     assert str(disturbance([quiet, busy])).startswith(sentence)
     assert sentence in to_html({"results": [quiet, busy]})
     assert sentence in results_table({"results": [quiet, busy]})
+    assert "Other programs kept 1.3 of 2 cores busy meanwhile" in to_html({"results": [busy]})
+    assert "meanwhile" not in to_html({"results": [quiet, busy]})  # the headline is the quiet one
     assert "no other program took more than a tenth" in to_html({"results": [quiet]})
 
 

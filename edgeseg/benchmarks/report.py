@@ -120,7 +120,8 @@ def _hero(results: dict[str, Any], rows: Sequence[Row], lead: Row | None, cover:
     return (
         f'<header class="card hero"><div class="{"split" if cover else "whole"}"><div>'
         f'<p class="eyebrow">{eyebrow}</p><h1 class="{kind}">{heading}</h1>'
-        f'<p class="what">{what}</p>{warning}</div>{cover}</div><div class="tiles">{tiles}</div></header>'
+        f'<p class="what">{what}</p>{warning}</div>{cover}</div>'
+        f'<div class="tiles">{tiles}</div></header>'
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from edgeseg.benchmarks.accuracy import COMPARED, Evaluation, evaluate
+from edgeseg.benchmarks.measure import seen_in_training
 from edgeseg.cli.output import add_json, add_threads, print_json, progress
 from edgeseg.dataset import SPLITS, open_dataset
 from edgeseg.frame import FITS, format_size, parse_size
@@ -44,12 +45,14 @@ def run(args: argparse.Namespace) -> int:
         with progress("frames") as step:
             result = evaluate(segmenter, dataset, at=args.labels_at, progress=step)
         engine = segmenter.engine
+        trained_on = segmenter.bundle.manifest.weights.data
+        kind = args.data.partition(":")[0]
         described = {
             "model": segmenter.bundle.manifest.name,
             "engine": type(engine).__name__,
             "version": engine.version,
             "inference_precision": engine.inference_precision,
-            "seen_in_training": pipeline.seen_in_training(segmenter.bundle.manifest, dataset),
+            "seen_in_training": seen_in_training(trained_on, kind, args.split),
         }
     print_json(args.json, {**described, **result.to_dict()})
     if args.json != "-":

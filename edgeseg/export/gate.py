@@ -10,7 +10,7 @@ import numpy as np
 
 from edgeseg.bundle import GATE_FRAMES, Bundle, Gate
 from edgeseg.errors import BundleError, EngineError
-from edgeseg.labels import ClassTable
+from edgeseg.labels import IGNORE, ClassTable
 from edgeseg.metrics import ConfusionMatrix, agreement, boundary
 from edgeseg.runtime.segmenter import Segmenter
 
@@ -32,7 +32,8 @@ class Budget:
 class GateFrames:
     """Network inputs (N, H, W, 3) uint8, the float model's labels and, where known, the truth.
 
-    Both label arrays are (N, h, w) uint8 at the network's output size.
+    Both label arrays are (N, h, w) uint8 at the network's output size, IGNORE in the padding: what
+    a network says of it is nobody's concern.
     """
 
     images: np.ndarray
@@ -94,7 +95,8 @@ def judge(
     for t, f, e in zip(truth, frames.labels, labels, strict=True):
         floats.update(t, f)
         engine.update(t, e)
-    inside = ~boundary(frames.labels, BOUNDARY_RADIUS)
+    seen = frames.labels != IGNORE
+    inside = seen & ~boundary(frames.labels, BOUNDARY_RADIUS)
     counted = floats.counts.sum(1) >= ENOUGH * max(floats.counts.sum(), 1)
     drops = np.where(counted, floats.iou() - engine.iou(), -np.inf)
     worst = int(np.argmax(drops))
@@ -106,7 +108,7 @@ def judge(
         frames=len(frames),
         source=frames.source,
         against="float labels" if frames.truth is None else "ground truth",
-        agreement=agreement(labels, frames.labels),
+        agreement=agreement(labels[seen], frames.labels[seen]),
         agreement_inside=agreement(labels[inside], frames.labels[inside]),
         miou_float=floats.miou(),
         miou_engine=engine.miou(),
@@ -122,7 +124,7 @@ def describe(gate: Gate) -> str:
     if gate.miou_float is None or gate.miou_engine is None:
         return f"gate: {gate.state}"
     worst = (
-        f", worst class {gate.worst_class} {-(gate.worst_class_drop or 0.0):+.2f}"
+        f", worst class {gate.worst_class} {0.0 - (gate.worst_class_drop or 0.0):+.2f}"
         if gate.worst_class
         else ""
     )

@@ -19,7 +19,8 @@ from edgeseg.export.gate import MIN_FRAMES, GateFrames
 from edgeseg.export.simplify import simplify
 from edgeseg.frame import Size, place, prepare, prepare_labels, resize_labels
 from edgeseg.graph import check_interface, count_macs, count_params
-from edgeseg.labels import class_table
+from edgeseg.labels import IGNORE, class_table
+from edgeseg.metrics import agreement
 from edgeseg.pipeline.model import find_model, resized
 from edgeseg.runtime.engine import EngineOptions, open_engine
 from edgeseg.runtime.segmenter import Segmenter
@@ -109,9 +110,10 @@ def _checkpoint(bundle: Bundle, source: Source, gate: Dataset, say: Say) -> Floa
     decode = {}
     if exported.weight is not None and exported.bias is not None:
         decode = {"weight": exported.weight, "bias": exported.bias}
-    images, truth = gate_inputs(gate, manifest)
+    images, truth, padding = gate_inputs(gate, manifest)
     torch_order = images if order == bundle.manifest.input.order else images[..., ::-1]
     labels = _torch_labels(bundle, torch_order)
+    labels[padding] = IGNORE
     manifest = dataclasses.replace(
         manifest, input=dataclasses.replace(manifest.input, batch=source.batch)
     )
@@ -139,7 +141,8 @@ def _torch_labels(bundle: Bundle, images: np.ndarray) -> np.ndarray:
 
 def _compare(network: FloatNetwork, say: Say) -> None:
     labels = labels_of(network, network.single, network.gate.images)
-    same = 100.0 * float(np.mean(labels == network.gate.labels))
+    seen = network.gate.labels != IGNORE
+    same = agreement(labels[seen], network.gate.labels[seen])
     say(f"ONNX agrees with torch on {same:.3f} % of labels ({len(labels)} frames)")
     if same < SAME:
         raise GraphError(
@@ -210,30 +213,40 @@ def _foreign(path: Path, source: Source, gate: Dataset) -> FloatNetwork:
         weights=WeightsSpec(source=path.name),
         history=(f"foreign {path.name}",),
     )
-    images, truth = gate_inputs(gate, manifest)
+    images, truth, padding = gate_inputs(gate, manifest)
     empty = GateFrames(images, np.empty(0, np.uint8), truth, name(gate))
     manifest = dataclasses.replace(manifest, input=batched)
     network = FloatNetwork(graph, single, manifest, empty)
     labels = labels_of(network, single, images)
-    if truth is not None and truth.shape != labels.shape:
-        truth = np.stack([resize_labels(t, labels.shape[1:]) for t in truth])
+    if padding.shape != labels.shape:
+        small = labels.shape[1:]
+        truth = None if truth is None else np.stack([resize_labels(t, small) for t in truth])
+        padding = np.stack([resize_labels(p, small) for p in padding])
+    labels[padding] = IGNORE
     return dataclasses.replace(network, gate=GateFrames(images, labels, truth, name(gate)))
 
 
-def gate_inputs(dataset: Dataset, manifest: Manifest) -> tuple[np.ndarray, np.ndarray | None]:
-    """Prepared frames of a data set, and their truth when its classes are the model's."""
+def gate_inputs(
+    dataset: Dataset, manifest: Manifest
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """Prepared frames of a data set, their truth if its classes are the model's, their padding.
+
+    (N, h, w, 3) uint8, (N, h, w) uint8 or None, (N, h, w) bool.
+    """
     if len(dataset) < MIN_FRAMES:
         raise UsageError(
             f"{dataset.source} ({dataset.split}) has {len(dataset)} frames for the gate; "
             f"it needs at least {MIN_FRAMES}"
         )
     known = dataset.classes.names == manifest.table.names
-    images, truth = [], []
+    images, truth, padding = [], [], []
     for sample in dataset:
         images.append(prepared(sample.image, manifest.input))
         placement = place(sample.labels.shape, images[-1].shape[:2], manifest.input.fit)
         truth.append(prepare_labels(sample.labels, placement))
-    return np.stack(images), np.stack(truth) if known else None
+        padding.append(np.ones(truth[-1].shape, bool))
+        padding[-1][placement.target.slices] = False
+    return np.stack(images), np.stack(truth) if known else None, np.stack(padding)
 
 
 def prepared(image: np.ndarray, spec: InputSpec) -> np.ndarray:

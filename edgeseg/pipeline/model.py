@@ -10,12 +10,10 @@ from edgeseg.bundle import (
     InputSpec,
     Manifest,
     ModelSpec,
-    Target,
     WeightsSpec,
     read_bundle,
     read_manifest,
 )
-from edgeseg.dataset import Dataset
 from edgeseg.errors import BundleError, UsageError, guess
 from edgeseg.frame import FITS, Size, format_size
 from edgeseg.labels import class_table
@@ -143,19 +141,5 @@ def convert(
         input=spec,
         weights=origin,
         history=(f"convert --model {name} --weights {weights.name}",),
-        target=Target("torch", "", ""),
     )
     return save_checkpoint(out, model, manifest)
-
-
-def seen_in_training(manifest: Manifest, dataset: Dataset) -> bool | None:
-    """Whether the weights were trained on these frames; None when the manifest doesn't tell."""
-    data = manifest.weights.data.lower()
-    if data == "unknown":
-        return None
-    kind = (
-        dataset.source.partition(":")[0].replace("_", " ").replace("synthetic", "synthetic street")
-    )
-    if kind not in data:
-        return False
-    return dataset.split in ("train", "tune")

@@ -23,6 +23,7 @@ from edgeseg.calibration.ranges import (
 from edgeseg.calibration.sensitivity import rank_layers
 from edgeseg.dataset import Dataset
 from edgeseg.errors import UsageError
+from edgeseg.labels import IGNORE
 from edgeseg.pipeline.floats import FloatNetwork, Say, name, prepared
 
 CALIBRATION_FRAMES = 100
@@ -97,7 +98,8 @@ def ranked_layers(quantiser: Quantiser, build: Build, say: Say) -> list[str]:
     images, reference = frames.images[some], frames.labels[some]
     places = quantiser.places()
     say(f"ranking {len(places)} layers by the labels that change when each alone is INT8")
-    ranking = rank_layers(places, lambda chosen: build(chosen, images), reference)
+    seen = reference != IGNORE
+    ranking = rank_layers(places, lambda chosen: build(chosen, images)[seen], reference[seen])
     return [layer for layer, _ in ranking]
 
 

@@ -1,0 +1,141 @@
+"""`edgeseg bench`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from edgeseg.benchmarks.latency import StopRule
+from edgeseg.bundle import PRECISIONS
+from edgeseg.cli.output import add_json, add_threads, positive, print_json, three
+from edgeseg.dataset import SPLITS
+from edgeseg.errors import UsageError, guess
+from edgeseg.frame import FITS, ORDERS, format_size, parse_size
+from edgeseg.pipeline.bench import REPORT, SIZES, Suite, bench
+from edgeseg.pipeline.floats import Source
+from edgeseg.runtime.engine import EngineOptions
+
+EXAMPLE = (
+    "edgeseg bench espnet_camvid --sizes 256x512,512x1024 --data camvid:../shared/data/camvid "
+    "--out bench_camvid"
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "models",
+        nargs="+",
+        metavar="MODEL",
+        help="names, folders or .onnx files",
+    )
+    parser.add_argument("--data", required=True, metavar="KIND:PATH", help="data set for mIoU")
+    parser.add_argument("--split", default="val", choices=SPLITS, help="default: %(default)s")
+    parser.add_argument("--out", required=True, type=Path, help="folder for results and engines")
+    parser.add_argument(
+        "--sizes", type=_sizes, default=SIZES, help="default: 256x512,512x1024 (checkpoints)"
+    )
+    parser.add_argument(
+        "--targets", type=_words, default=("onnxruntime", "openvino"), help="also: torch"
+    )
+    parser.add_argument(
+        "--precisions", type=_words, default=("fp32", "int8"), help="default: fp32,int8"
+    )
+    parser.add_argument("--fit", choices=FITS, help="how frames of another shape fit")
+    parser.add_argument("--calib", metavar="KIND:PATH", help="frames for INT8 and gate: --data's")
+    parser.add_argument("--limit", type=positive, help="frames for mIoU, evenly spread")
+    parser.add_argument("--seconds", type=float, default=3.0, help="timing at least so long")
+    parser.add_argument("--samples", type=positive, default=100, help="timing at least so many")
+    foreign = parser.add_argument_group("for a foreign .onnx file")
+    foreign.add_argument("--classes", help="class table: a name or a TOML file")
+    foreign.add_argument("--mean", type=three, help="M,M,M in pixel units")
+    foreign.add_argument("--std", type=three, help="S,S,S in pixel units")
+    foreign.add_argument("--input-order", choices=ORDERS, help="channel order")
+    add_threads(parser)
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    for precision in args.precisions:
+        if precision not in PRECISIONS:
+            raise UsageError(f"unknown precision '{precision}'.{guess(precision, PRECISIONS)}")
+    sources = tuple(
+        Source(
+            model,
+            fit=args.fit,
+            order=args.input_order,
+            classes=args.classes,
+            mean=args.mean,
+            std=args.std,
+        )
+        for model in args.models
+    )
+    suite = Suite(
+        sources,
+        args.data,
+        args.split,
+        args.sizes,
+        args.targets,
+        args.precisions,
+        args.calib,
+        args.limit,
+        EngineOptions(args.threads, args.inference_precision),
+        StopRule(args.samples, args.seconds, max(20.0, args.seconds)),
+        shlex.join(["edgeseg", *sys.argv[1:]]),
+    )
+    results = bench(suite, args.out, _say)
+    print_json(args.json, results)
+    if args.json != "-":
+        print(table(results))
+        print(f"report: {args.out / REPORT}")
+    return 1 if results["failed"] else 0
+
+
+def table(results: dict[str, Any]) -> str:
+    """The rows as a plain table."""
+    head = ("model", "engine", "precision", "size", "GMACs", "p50 ms", "p90 ms", "MiB", "mIoU")
+    rows = [head, *(_cells(row) for row in results["results"])]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    lines = ["  ".join(_aligned(row, widths)) for row in rows]
+    lines += [f"failed: {f['folder']}: {f['error']}" for f in results["failed"]]
+    return "\n".join(lines)
+
+
+def _aligned(row: tuple[str, ...], widths: list[int]) -> list[str]:
+    """Words to the left, numbers (from the fifth column on) to the right."""
+    pairs = list(zip(row, widths, strict=True))
+    return [c.ljust(w) for c, w in pairs[:4]] + [c.rjust(w) for c, w in pairs[4:]]
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    latency = row["latency_ms"]
+    arithmetic = row["inference_precision"]
+    return (
+        row["model"],
+        row["target"],
+        f"{row['precision']} ({arithmetic})",
+        format_size(tuple(row["size"])),
+        "-" if row["macs"] is None else f"{row['macs'] / 1e9:.2f}",
+        _number(latency["p50"], 1),
+        _number(latency["p90"], 1),
+        _number(row["peak_rss_mib"], 0),
+        _number(row["miou"], 2),
+    )
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _sizes(text: str) -> tuple[tuple[int, int], ...]:
+    return tuple(parse_size(part) for part in text.split(","))
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

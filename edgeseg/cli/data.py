@@ -10,7 +10,7 @@ import numpy as np
 from edgeseg.cli.output import add_json, positive, print_json, progress
 from edgeseg.dataset import SPLITS, Sample, list_frames, open_dataset
 from edgeseg.dataset.check import Contents, count_contents
-from edgeseg.frame import format_size
+from edgeseg.frame import format_size, resize_image, resize_labels
 from edgeseg.labels import IGNORE, ClassTable
 from edgeseg.picture import contact_sheet, legend, overlay, save_image, stack
 
@@ -20,6 +20,8 @@ EXAMPLE = (
 )
 BAR = 24
 COLUMNS = 2
+TILE_WIDTH = 640
+"""Wider frames are made smaller in a contact sheet."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -96,7 +98,10 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _tile(sample: Sample, table: ClassTable) -> np.ndarray:
-    pair: np.ndarray = np.concatenate(
-        (sample.image, overlay(sample.image, sample.labels, table)), axis=1
-    )
+    image, labels = sample.image, sample.labels
+    height, width = labels.shape
+    if width > TILE_WIDTH:
+        size = (max(round(height * TILE_WIDTH / width), 1), TILE_WIDTH)
+        image, labels = resize_image(image, size), resize_labels(labels, size)
+    pair: np.ndarray = np.concatenate((image, overlay(image, labels, table)), axis=1)
     return pair

@@ -88,13 +88,13 @@ class Dataset:
 def list_frames(source: str, split: str) -> Frames:
     """The frames of `KIND:PATH`, with the files that lack a partner listed as problems."""
     kind, colon, path = source.partition(":")
-    if not colon or kind not in DATASETS:
+    if kind not in DATASETS:
         raise UsageError(
             f"--data '{source}' is not KIND:PATH with a known kind.{guess(kind, DATASETS)}"
         )
     if split not in SPLITS:
         raise UsageError(f"unknown split '{split}'.{guess(split, SPLITS)}")
-    if not path and kind != "synthetic":
+    if not path and (kind != "synthetic" or not colon):
         raise UsageError(f"--data '{source}' has no path; expected {kind}:PATH")
     module, _, function = DATASETS[kind].partition(":")
     frames: Frames = getattr(importlib.import_module(module), function)(path, split)

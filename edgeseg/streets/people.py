@@ -260,14 +260,22 @@ def _cycle_end(figure: Figure, colour: Colour) -> None:
 
 
 def _motor_end(figure: Figure, colour: Colour) -> None:
-    figure.limb((0.0, 0.0), (0.0, 0.6), 0.19, TYRE)
+    steel: Colour = (0.30, 0.30, 0.31)
+    figure.shape([(-0.075, 0.0), (0.075, 0.0), (0.085, 0.62), (-0.085, 0.62)], TYRE)
+    for s in (-1, 1):
+        figure.limb((s * 0.13, 0.22), (s * 0.11, 0.7), 0.06, steel)
+        figure.limb((s * 0.2, 0.3), (s * 0.12, 0.42), 0.09, steel)
+        figure.limb((s * 0.16, 1.0), (s * 0.39, 1.07), 0.05, TYRE)
+        figure.disc(s * 0.33, 1.2, 0.07, 0.045, steel)
+        figure.limb((s * 0.3, 1.06), (s * 0.33, 1.18), 0.025, steel)
+    body = [(-0.11, 0.5), (0.11, 0.5), (0.2, 0.68), (0.17, 0.9), (-0.17, 0.9), (-0.2, 0.68)]
+    figure.shape(body, colour, METAL)
     figure.shape(
-        [(-0.2, 0.5), (0.2, 0.5), (0.25, 0.85), (0.15, 1.05), (-0.15, 1.05), (-0.25, 0.85)],
-        colour,
-        METAL,
+        [(-0.13, 0.88), (0.13, 0.88), (0.1, 1.12), (-0.1, 1.12)], shade(colour, 0.6), METAL
     )
-    figure.limb((-0.38, 1.02), (0.38, 1.02), 0.06, TYRE)
-    figure.shape([(-0.08, 0.7), (0.08, 0.7), (0.08, 0.78), (-0.08, 0.78)], (0.9, 0.1, 0.08), GLOW)
+    red: Colour = (0.9, 0.1, 0.08)
+    figure.shape([(-0.08, 0.74), (0.08, 0.74), (0.08, 0.82), (-0.08, 0.82)], red, GLOW)
+    figure.shape([(-0.09, 0.55), (0.09, 0.55), (0.09, 0.67), (-0.09, 0.67)], (0.8, 0.8, 0.78))
 
 
 def _rider_side(

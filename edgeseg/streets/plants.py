@@ -11,6 +11,8 @@ LEAVES: tuple[Colour, ...] = (
     (0.22, 0.32, 0.14),
     (0.34, 0.41, 0.18),
     (0.20, 0.27, 0.15),
+    (0.25, 0.36, 0.20),
+    (0.31, 0.37, 0.24),
     (0.38, 0.38, 0.16),
     (0.42, 0.33, 0.15),
 )
@@ -25,7 +27,7 @@ def add_tree(world: World, dice: Dice, x: float, z: float, height: float) -> Non
     leaf = dice.tint(dice.pick(LEAVES), 0.3)
     kind = dice.weighted({"broad": 0.8, "conifer": 0.1, "bare": 0.1})
     trunk = height * (dice.between(0.25, 0.42) if kind != "conifer" else 0.12)
-    thick = 0.02 * height * dice.between(0.7, 1.2)
+    thick = 0.016 * height * dice.between(0.7, 1.2)
     bark = dice.tint(BARK, 0.35)
     top = trunk * 1.5
     points = [(x - thick, 0.0, z), (x + thick, 0.0, z)]

@@ -28,17 +28,20 @@ from edgeseg.streets.world import (
 )
 
 NEAR = 0.25
+"""Metres before the camera where faces are cut off."""
+SKY_MATERIAL = -2
 
 
 @dataclass(frozen=True)
 class View:
-    """What the camera sees; F faces, index 0 is the sky and face i has index i + 1.
+    """What the camera sees; F faces: index 0 is the sky, face i is i + 1, the bonnet F + 1.
 
     `index` (2H, 2W) int32, `labels` (H, W) uint8, `sunless` and `contact` (H, W) uint8: how much of
     the sun and of the sky's light is kept from the ground. Tables with a row for each index:
-    `material` (F+1,), `colour` (F+1, 3) lit, `plane` (F+1, 3, 3): a ray (x, y, 1) times it gives
-    (u, v, 1) / depth on the face in metres, `parameters` (F+1, 6). `ground` is the plane of the
-    street, u = x and v = z. `eye` is the camera's height in metres, `focal` and `middle` (x, y) are in pixels.
+    `material` (F+2,), `colour` (F+2, 3) lit, `plane` (F+2, 3, 3): a ray (x, y, 1) times it gives
+    (u, v, 1) / depth on the face in metres, `parameters` (F+2, 6). `ground` is the plane of the
+    street, u = x and v = z; `axes` (3, 3) are the camera's right, down and forward in the street's
+    axes. `eye` is the camera's height in metres; `focal` and `middle` (x, y) are in pixels.
     """
 
     index: np.ndarray
@@ -50,7 +53,7 @@ class View:
     plane: np.ndarray
     parameters: np.ndarray
     ground: np.ndarray
-    sky_axes: np.ndarray
+    axes: np.ndarray
     eye: float
     focal: float
     middle: tuple[float, float]
@@ -89,9 +92,6 @@ def look(world: World, weather: Weather, camera: Camera, size: tuple[int, int]) 
         focal,
         middle,
     )
-
-
-SKY_MATERIAL = -2
 
 
 def _axes(camera: Camera) -> np.ndarray:

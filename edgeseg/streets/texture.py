@@ -256,7 +256,7 @@ def _leaves(u: np.ndarray, v: np.ndarray, small: np.ndarray, metre: np.ndarray) 
 
 def _bodywork(view: View, x: np.ndarray, y: np.ndarray, closeness: np.ndarray) -> np.ndarray:
     """Bodywork is dark and dirty below and mirrors a bright band of sky above the belt line."""
-    axes = view.sky_axes
+    axes = view.axes
     height = view.eye + (axes[0, 1] * x + axes[1, 1] * y + axes[2, 1]) / closeness
     band = np.exp(-(((height - 0.86) / 0.09) ** 2)) - 0.5 * np.exp(-(((height - 0.6) / 0.1) ** 2))
     gain: np.ndarray = 0.72 + 0.36 * np.clip(height / 0.8, 0, 1) + 0.16 * band
@@ -264,7 +264,7 @@ def _bodywork(view: View, x: np.ndarray, y: np.ndarray, closeness: np.ndarray) -
 
 
 def _sky(view: View, weather: Weather, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    axes = view.sky_axes
+    axes = view.axes
     long = np.sqrt(x * x + y * y + 1)
     dx, dy, dz = ((axes[0, i] * x + axes[1, i] * y + axes[2, i]) / long for i in range(3))
     up = np.clip(dy, 0.0, 1)
@@ -289,7 +289,7 @@ def _sky(view: View, weather: Weather, x: np.ndarray, y: np.ndarray) -> np.ndarr
 def _wet(image: np.ndarray, view: View, weather: Weather, material: np.ndarray) -> np.ndarray:
     """Wet asphalt mirrors what stands above the horizon, blurred from top to bottom."""
     height, width = material.shape
-    axes = view.sky_axes
+    axes = view.axes
     horizon = view.middle[1] + view.focal * float(-axes[2, 1] / axes[1, 1])
     rows = np.arange(height)
     source = np.clip(np.round(2 * horizon - rows), 0, height - 1).astype(int)

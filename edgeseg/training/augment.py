@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from edgeseg.dataset import Sample
@@ -13,6 +11,10 @@ from edgeseg.training.plan import AugmentPlan
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """Share of R, G and B in grey (ITU-R BT.601)."""
+
+
+SCALES = 17
+"""Scales are drawn from that many, evenly spread; resize weights are kept for the next time."""
 
 
 def crop(
@@ -29,7 +31,7 @@ def crop(
     """
     low, high = plan.scale
     draws = generator.random(7)
-    scale = math.exp(math.log(low) + draws[0] * math.log(high / low))
+    scale = low * (high / low) ** (int(draws[0] * SCALES) / (SCALES - 1))
     height, width = sample.labels.shape
     top, bottom, above, rows = _span(height, size[0], scale, draws[1])
     left, right, before, columns = _span(width, size[1], scale, draws[2])

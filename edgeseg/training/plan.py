@@ -13,8 +13,8 @@ from edgeseg.errors import guess
 from edgeseg.frame import FITS, ORDERS, Size, format_size
 
 RUN_KEYS = (
-    "workers", "cache", "device", "save_every", "log_every", "eval_every", "eval_split",
-    "eval_sizes", "eval_frames", "weights",
+    "workers", "cache", "device", "save_every", "log_every", "eval_every", "eval_data",
+    "eval_split", "eval_sizes", "eval_frames", "weights",
 )  # fmt: skip
 """Keys that say how the run is carried out or reported; the weights do not depend on them."""
 
@@ -168,7 +168,11 @@ class WeightsPlan:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides a training run. `batch` is the batch of all processes together."""
+    """All that decides a training run. `batch` is the batch of all processes together.
+
+    `eval_data` (left empty: `data`) and `eval_split` are measured on, every `eval_every` steps (0:
+    at the end only), `eval_frames` of them evenly spread (0: all).
+    """
 
     model: str
     data: str
@@ -191,6 +195,7 @@ class Recipe:
     save_every: int = 200
     log_every: int = 20
     eval_every: int = 0
+    eval_data: str = ""
     eval_split: str = "val"
     eval_sizes: tuple[Size, ...] = ()
     eval_frames: int = 0

@@ -34,7 +34,12 @@ class Data:
 def open_data(recipe: Recipe, say: Callable[[str], None]) -> Data:
     """The recipe's data; read into memory where it says so."""
     train = open_dataset(recipe.data, recipe.split)
-    evaluation = open_dataset(recipe.data, recipe.eval_split)
+    evaluation = open_dataset(recipe.eval_data or recipe.data, recipe.eval_split)
+    if evaluation.classes.names != train.classes.names:
+        raise RecipeError(
+            f"data has class table '{train.classes.name}', eval_data '{evaluation.classes.name}'; "
+            "they must be the same"
+        )
     if recipe.exclude_tune:
         train = without(train, open_dataset(recipe.data, "tune"))
         if not len(train):

@@ -75,7 +75,7 @@ def test_a_frame_smaller_than_the_crop_is_padded_with_fill_and_ignore():
     assert (labels[:8] == IGNORE).all()
 
 
-def test_scale_is_log_uniform():
+def test_scales_are_log_uniform():
     plan = AugmentPlan(scale=(0.5, 2.0))
     sample = frame()
     half = crop(sample, (4, 8), plan, FILL, Fixed(scale=0.0))[1]
@@ -173,6 +173,18 @@ def test_weighted_cross_entropy_divides_by_the_weights():
     term = CrossEntropy(LossPlan(), 2, weights)(outputs, batch([[[0, 1]]]))["ce"]
     assert float(term.total) == pytest.approx(-math.log(0.5) - 3 * math.log(0.75))
     assert float(term.count) == 4
+
+
+def test_memory_layout_does_not_change_the_loss():
+    outputs = torch.randn(2, 5, 4, 6)
+    labels = torch.randint(0, 5, (2, 4, 6))
+    labels[0, 1] = IGNORE
+    weights = torch.rand(5)
+    loss = CrossEntropy(LossPlan(label_smoothing=0.1, ohem_threshold=0.2), 5, weights)
+    data = Batch(torch.zeros(1), labels, ("a", "b"))
+    a = loss(outputs, data)["ce"]
+    b = loss(outputs.contiguous(memory_format=torch.channels_last), data)["ce"]
+    torch.testing.assert_close((a.total, a.count), (b.total, b.count))
 
 
 def test_label_smoothing_by_hand():

@@ -39,8 +39,9 @@ def write_report(
 ) -> None:
     """Write the report of `results` (the content of results.json) to `path`.
 
-    `results` may also hold "command" (what was typed), "date" and "edgeseg" (version). `classes`
-    gives the pictures and the bars their colours; pictures need it.
+    `results` may also hold "command" or "commands" (what was typed), "created" (ISO time) and
+    "failed" ([{"folder", "error"}]). `classes` gives the pictures and the bars their colours;
+    pictures need it. What pictures hold under "int8" is the network of the headline.
     """
     write_text(path, to_html(results, pictures, classes))
 
@@ -57,11 +58,13 @@ def to_html(
     if pictures and classes is None:
         raise UsageError("pictures need a class table for their colours")
     lead = headline(rows)
+    name = precision_name(lead) if lead else "INT8"
     sections = [
-        _hero(results, rows, lead, report_frames.cover(pictures, classes)),
+        _hero(results, rows, lead, report_frames.cover(pictures, classes, name)),
         report_charts.front_section(rows),
         report_table.section(rows, lead),
-        report_frames.section(pictures, classes) if classes else "",
+        _failed(results),
+        report_frames.section(pictures, classes, name) if classes else "",
         report_charts.latency_section(rows),
         report_frames.classes_section(rows, lead, classes),
         _method(results, rows),
@@ -89,12 +92,31 @@ def _title(lead: Row | None) -> str:
     return f"{lead['model']}: {milliseconds(p50(lead))} ms{score} \N{EN DASH} edgeseg bench"
 
 
+def _date(results: dict[str, Any]) -> str:
+    """`2026-01-31 14:05` of an ISO time."""
+    return str(results.get("created") or "")[:16].replace("T", " ")
+
+
+def _failed(results: dict[str, Any]) -> str:
+    """What was asked for and could not be measured."""
+    entries = results.get("failed") or []
+    if not entries:
+        return ""
+    items = "".join(
+        f"<dt>{escape(str(e['folder']))}</dt><dd>{escape(str(e['error']))}</dd>" for e in entries
+    )
+    return (
+        '<section class="card failed" id="failed"><h2>Not measured</h2>'
+        f"<p>Refused by the accuracy gate or by the engine.</p><dl>{items}</dl></section>"
+    )
+
+
 def _hero(results: dict[str, Any], rows: Sequence[Row], lead: Row | None, cover: str) -> str:
     """The headline; `cover` is a figure to stand beside it, or nothing."""
     about = rows[0]["machine"]
     where = about.get("board") or about["cpu"]
     cores = about["cores"]
-    parts = ["edgeseg bench", results.get("date"), f"{where}, {cores} cores"]
+    parts = ["edgeseg bench", _date(results), f"{where}, {cores} cores"]
     eyebrow = " · ".join(escape(str(p)) for p in parts if p)
     if lead is None:
         line = "<h1>Too few samples for a median</h1>"
@@ -171,8 +193,9 @@ def _method(results: dict[str, Any], rows: Sequence[Row]) -> str:
         ("fingerprint", about.get("fingerprint")),
     ]
     entries = "".join(f"<dt>{k}</dt><dd>{escape(str(v))}</dd>" for k, v in facts)
-    command = results.get("command")
-    typed = f"<pre>{escape(str(command))}</pre>" if command else ""
+    commands = results.get("commands") or [results.get("command") or ""]
+    text = "\n".join(str(c) for c in commands)
+    typed = f"<pre>{escape(text)}</pre>" if text else ""
     notes = "".join(f"<dt>{k}</dt><dd>{escape(v)}</dd>" for k, v in _rules(rows))
     return (
         '<section class="card" id="method"><h2>How this was measured</h2>'

@@ -26,41 +26,41 @@ from edgeseg.picture import disagreement, encode_jpeg, overlay
 WIDEST = 760
 """Pixels of a picture's longer side in the report."""
 
-_NAMES = {"int8": "INT8", "float": "float"}
 
-
-def section(pictures: Sequence[Picture], classes: ClassTable) -> str:
-    """Frame | truth | float | int8 | where they differ, for each picture."""
+def section(pictures: Sequence[Picture], classes: ClassTable, name: str) -> str:
+    """Frame | truth | float | `name` | where they differ, for each picture."""
     if not pictures:
         return ""
-    shots = "".join(_shots(picture, classes) for picture in pictures)
+    shots = "".join(_shots(picture, classes, name) for picture in pictures)
+    both = any(p["float"] is not None and p["int8"] is not None for p in pictures)
+    red = f" Red marks pixels where {escape(name)} and float disagree." if both else ""
     return (
         '<section class="card frames" id="frames"><h2>What the networks see</h2>'
-        "<p>Labels laid over real frames. Red marks pixels where INT8 and float disagree.</p>"
+        f"<p>Labels laid over the frames.{red}</p>"
         f"{shots}{_legend(pictures, classes)}</section>"
     )
 
 
-def cover(pictures: Sequence[Picture], classes: ClassTable | None) -> str:
+def cover(pictures: Sequence[Picture], classes: ClassTable | None, name: str) -> str:
     """The first picture's overlay, to stand beside the headline; "" without pictures."""
     if not pictures or classes is None:
         return ""
     first = pictures[0]
     frame = _smaller(first["frame"])
-    for kind in ("int8", "float"):
-        labels = _labels(first["int8"] if kind == "int8" else first["float"], frame)
-        if labels is not None:
-            return _figure(overlay(frame, labels, classes), f"labels by the {_NAMES[kind]} network")
+    for kind, labels in ((name, first["int8"]), ("float", first["float"])):
+        shown = _labels(labels, frame)
+        if shown is not None:
+            return _figure(overlay(frame, shown, classes), f"labels by the {kind} network")
     return ""
 
 
-def _shots(picture: Picture, classes: ClassTable) -> str:
+def _shots(picture: Picture, classes: ClassTable, name: str) -> str:
     frame = _smaller(picture["frame"])
     figures = [(frame, "frame")]
     maps = {
         "truth": _labels(picture["truth"], frame),
         "float": _labels(picture["float"], frame),
-        "INT8": _labels(picture["int8"], frame),
+        name: _labels(picture["int8"], frame),
     }
     figures += [(overlay(frame, m, classes), k) for k, m in maps.items() if m is not None]
     first, second = picture["float"], picture["int8"]
@@ -68,7 +68,7 @@ def _shots(picture: Picture, classes: ClassTable) -> str:
         differ = (first != second) & (first != IGNORE) & (second != IGNORE)
         share = 100 * float(np.mean(differ))
         small = disagreement(frame, first, second)
-        figures.append((small, f"INT8 differs from float: {share:.1f} % of pixels"))
+        figures.append((small, f"{name} differs from float: {share:.1f} % of pixels"))
     score = picture.get("miou")
     told = f"<small>mIoU {number(score)} on this frame</small>" if score is not None else ""
     images = "".join(_figure(image, text) for image, text in figures)

@@ -49,6 +49,7 @@ from edgeseg.runtime.segmenter import Segmenter
 
 pytestmark = pytest.mark.unit
 
+WHEN = "2026-01-31T14:05:06+00:00"
 TABLE = ClassTable("two", ("road", "sky & <sea>"), ((255, 0, 0), (0, 0, 255)))
 
 
@@ -273,7 +274,7 @@ def pictures():
 
 @pytest.fixture(scope="module")
 def html():
-    results = {"results": ROWS, "command": "edgeseg bench A & B", "date": "today"}
+    results = {"results": ROWS, "command": "edgeseg bench A & B", "created": WHEN}
     return to_html(results, pictures(), TABLE)
 
 
@@ -327,6 +328,7 @@ def test_machine_command_and_rule_are_told(html):
     for expected in (
         "Some CPU", "numpy 2", "OpenVINO 2026.1 (CPU)", "edgeseg bench A & B", "the rule", "f00d",
         "camvid val, 101 frames, fit: pad", "no: the weights never saw these frames",
+        "2026-01-31 14:05 · Some CPU",
     ):  # fmt: skip
         assert expected in text
 
@@ -339,6 +341,22 @@ def test_frames_that_were_trained_on_are_marked():
     assert "MACs leave out what can't be counted: GridSample." in text
     unknown = to_html({"results": [row(seen_in_training=None)]})
     assert "not known: the weights do not say" in unknown
+
+
+def test_what_failed_is_told():
+    failed = [{"folder": "net-<b>", "error": "gate failed: lost 3 & more"}]
+    html = to_html({"results": [row()], "failed": failed, "commands": ["edgeseg a", "edgeseg b"]})
+    assert "<dt>net-&lt;b&gt;</dt><dd>gate failed: lost 3 &amp; more</dd>" in html
+    assert "<pre>edgeseg a\nedgeseg b</pre>" in html
+    assert "Not measured" not in to_html({"results": [row()], "failed": []})
+
+
+def test_pictures_of_a_float_headline_are_not_called_int8():
+    html = to_html({"results": [row(**FLOAT)]}, [{**pictures()[0], "float": None}], TABLE)
+    assert "<figcaption>FP32</figcaption>" in html
+    assert "labels by the FP32 network" in html
+    assert "INT8" not in html
+    assert "Red marks" not in html
 
 
 def test_a_busy_machine_is_told():

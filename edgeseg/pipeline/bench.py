@@ -1,0 +1,219 @@
+"""Models x sizes x targets x precisions -> engine folders, rows, results.json and report.html."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgeseg.benchmarks.latency import StopRule
+from edgeseg.benchmarks.measure import Job, measure_in_process, write_timing_frames
+from edgeseg.benchmarks.pictures import Picture, choose_frames, take_pictures
+from edgeseg.benchmarks.report import write_report
+from edgeseg.benchmarks.rows import headline, reference
+from edgeseg.bundle import Bundle, Manifest, Target, read_bundle, read_manifest, write_bundle
+from edgeseg.dataset import Dataset, open_dataset
+from edgeseg.disk import write_json, writing_folder
+from edgeseg.errors import EdgesegError, GateError, UsageError, guess
+from edgeseg.export.targets import EXPORTERS
+from edgeseg.frame import Size, format_size
+from edgeseg.pipeline.export import Plan, export_network
+from edgeseg.pipeline.export import choose_frames as choose_gate
+from edgeseg.pipeline.floats import FloatNetwork, Say, Source, make_float
+from edgeseg.pipeline.model import find_model, resized
+from edgeseg.pipeline.quantise import Quantiser, calibrate
+from edgeseg.runtime.engine import EngineOptions
+from edgeseg.runtime.segmenter import load
+
+TORCH = "torch"
+SIZES = ((256, 512), (512, 1024))
+RESULTS, REPORT = "results.json", "report.html"
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What to measure. `targets` may hold "torch", which runs the checkpoint itself in fp32."""
+
+    models: tuple[Source, ...]
+    data: str
+    split: str = "val"
+    sizes: tuple[Size, ...] = SIZES
+    targets: tuple[str, ...] = tuple(EXPORTERS)
+    precisions: tuple[str, ...] = ("fp32", "int8")
+    calib: str | None = None
+    limit: int | None = None
+    options: EngineOptions = EngineOptions()
+    rule: StopRule = field(default_factory=StopRule)
+    command: str = ""
+    calibration_frames: int = 100
+
+    def __post_init__(self) -> None:
+        for target in self.targets:
+            if target not in (*EXPORTERS, TORCH):
+                raise UsageError(f"unknown target '{target}'.{guess(target, (*EXPORTERS, TORCH))}")
+
+
+def bench(suite: Suite, out: Path, say: Say) -> dict[str, Any]:
+    """Build what is no engine folder yet under `out`/engines, measure all, write the report.
+
+    A combination that fails is kept under "failed" with its message; the others go on.
+    """
+    dataset = open_dataset(suite.data, suite.split)
+    if suite.limit:
+        dataset = dataset.spread(suite.limit)
+    rows: list[dict[str, Any]] = []
+    folders: list[Path] = []
+    failed: list[dict[str, Any]] = []
+    for folder in _folders(suite, out / "engines", failed, say):
+        try:
+            row = _measure(folder, suite, dataset)
+        except EdgesegError as error:
+            failed.append({"folder": folder.name, "error": str(error)})
+            say(f"failed: {error}")
+            continue
+        rows.append(row)
+        folders.append(folder)
+        say(line(row))
+    if not rows:
+        first = failed[0]["error"] if failed else "no size, target and precision was left"
+        raise UsageError(f"nothing could be measured: {first}")
+    results = {
+        "command": suite.command,
+        "commands": [suite.command],
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "data": {"kind": suite.data.partition(":")[0], "split": suite.split},
+        "results": rows,
+        "failed": failed,
+    }
+    write_json(out / RESULTS, results)
+    pictures = _pictures(rows, folders, dataset)
+    write_report(results, out / REPORT, pictures, read_manifest(folders[0]).table)
+    return results
+
+
+def _measure(folder: Path, suite: Suite, dataset: Dataset) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="edgeseg-") as temporary:
+        frames = Path(temporary) / "frames.npy"
+        write_timing_frames(frames, dataset, read_manifest(folder).input)
+        job = Job(
+            folder,
+            frames,
+            suite.options.threads,
+            suite.options.inference_precision,
+            True,
+            suite.data,
+            suite.split,
+            suite.limit,
+            suite.rule,
+        )
+        return measure_in_process(job)
+
+
+def line(row: dict[str, Any]) -> str:
+    """One row for people."""
+    miou = "" if row["miou"] is None else f", mIoU {row['miou']:.2f}"
+    p50 = row["latency_ms"]["p50"]
+    speed = "too few samples" if p50 is None else f"p50 {p50:.1f} ms"
+    return (
+        f"{row['model']} {row['target']} {row['precision']} ({row['inference_precision']}) "
+        f"{format_size(tuple(row['size']))}: {speed}{miou}"
+    )
+
+
+def _folders(suite: Suite, engines: Path, failed: list[dict[str, Any]], say: Say) -> Iterator[Path]:
+    for source in suite.models:
+        path = find_model(source.model)
+        if path.is_dir() and read_manifest(path).kind == "network":
+            yield path
+            continue
+        for size in suite.sizes:
+            sized = dataclasses.replace(source, size=size)
+            yield from _built(sized, path, suite, engines, failed, say)
+
+
+def _built(
+    source: Source, path: Path, suite: Suite, engines: Path, failed: list[dict[str, Any]], say: Say
+) -> Iterator[Path]:
+    size = source.size or (0, 0)
+    stem = f"{_stem(source.model)}-{format_size(size)}"
+    if TORCH in suite.targets and path.is_dir():
+        yield _torch_folder(source, path, engines / f"{stem}-torch-fp32")
+    targets = [t for t in suite.targets if t != TORCH]
+    if not targets:
+        return
+    frames = choose_gate(suite.calib or suite.data, None, calibration=suite.calibration_frames)
+    say(f"{stem}: building the float network")
+    network = make_float(source, frames.gate, say)
+    quantiser = None
+    if "int8" in suite.precisions:
+        method = Plan(targets[0], "int8").method
+        quantiser = Quantiser(network, calibrate(network, frames.calibration, method, say))
+    for target in targets:
+        for precision in suite.precisions:
+            out = engines / f"{stem}-{target}-{precision}"
+            try:
+                _export(network, quantiser, Plan(target, precision), out, say)
+            except GateError as error:
+                failed.append({"folder": out.name, "error": str(error)})
+                say(f"failed: {error}")
+                continue
+            yield out
+
+
+def _export(
+    network: FloatNetwork, quantiser: Quantiser | None, plan: Plan, out: Path, say: Say
+) -> Bundle:
+    return export_network(network, quantiser if plan.precision == "int8" else None, plan, out, say)
+
+
+def _stem(model: str) -> str:
+    path = Path(model)
+    return path.stem if path.suffix == ".onnx" else path.name
+
+
+def _torch_folder(source: Source, path: Path, out: Path) -> Path:
+    """A copy of the checkpoint that names torch as its target and the size to run at."""
+    bundle = resized(read_bundle(path), source.size, source.fit)
+    size = bundle.manifest.input.size
+    assert size is not None
+    with writing_folder(out) as aside:
+        for name in bundle.manifest.files:
+            shutil.copyfile(bundle.folder / name, aside / name)
+        write_bundle(aside, _as_torch(bundle.manifest, size))
+    return out
+
+
+def _as_torch(manifest: Manifest, size: Size) -> Manifest:
+    from edgeseg.export.to_onnx import count_macs
+    from edgeseg.models.network import build_model
+
+    assert manifest.model is not None
+    classes = len(manifest.table)
+    network = build_model(manifest.model, classes)
+    macs, uncounted = count_macs(network, size)
+    return dataclasses.replace(
+        manifest,
+        target=Target("torch", "", "CPU"),
+        params=sum(p.numel() for p in network.parameters()),
+        macs=macs,
+        uncounted=uncounted,
+    )
+
+
+def _pictures(rows: list[dict[str, Any]], folders: list[Path], dataset: Dataset) -> list[Picture]:
+    """Best and worst frames of the report's headline row beside its float reference."""
+    lead = headline(rows)
+    if lead is None or not lead.get("frame_miou"):
+        return []
+    floats = reference(lead, rows)
+    titles = choose_frames(lead, floats)
+    with load(folders[rows.index(lead)], frames="rgb", allow_ungated=True) as int8:
+        if floats is None:
+            return take_pictures(dataset, titles, lead["frame_miou"], None, int8)
+        with load(folders[rows.index(floats)], frames="rgb", allow_ungated=True) as other:
+            return take_pictures(dataset, titles, lead["frame_miou"], other, int8)

@@ -15,6 +15,7 @@ import time
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from engine_folders import (
@@ -417,6 +418,17 @@ def test_colours_survive_a_video(video: Path):
     first = next(open_video(video).frames)
     for x, colour in ((3, COLOURS[0]), (40, COLOURS[1]), (100, COLOURS[2])):
         assert np.abs(first[32, x].astype(int) - colour).max() < 12
+
+
+def test_colours_are_written_as_bt_709(tmp_path: Path):
+    """Luma of (220, 40, 40): 16 + 219/255 * (0.2126 * 220 + 0.7152 * 40 + 0.0722 * 40) = 83."""
+    path = tmp_path / "red.mp4"
+    with VideoWriter(path, ".mp4", Fraction(5), (64, 64)) as writer:
+        writer.write(np.full((64, 64, 3), COLOURS[0], np.uint8))
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+    assert abs(int(frame.to_ndarray()[32, 32]) - 83) <= 2
+    assert frame.colorspace == edgeseg.video.BT709
 
 
 def test_a_missing_video(tmp_path: Path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import importlib.util
+import os
 import subprocess
 import sys
 import types
@@ -196,10 +197,12 @@ def test_the_process_has_the_exit_code():
 
 def test_a_reader_who_leaves_early_is_no_error():
     command = f"{sys.executable} -m edgeseg --help | true; exit ${{PIPESTATUS[0]}}"
-    for _ in range(3):
+    for unbuffered in ("", "1"):
         done = subprocess.run(
-            ["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False
-        )
+            ["bash", "-c", command],
+            capture_output=True, text=True, timeout=60, check=False,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )  # fmt: skip
         assert done.returncode == 0
         assert done.stderr == ""
 

@@ -49,6 +49,8 @@ def test_overlay_draws_class_boundaries_more_strongly():
     assert drawn[0, 0].tolist() == [5, 10, 15]
     assert drawn[0, 1].tolist() == [8, 16, 24]  # 0.8 of the colour
     assert drawn[0, 3].tolist() == [100, 50, 0]
+    upright = picture.overlay(plain(4, 1, 0), labels.T, TABLE, opacity=0.5)
+    assert np.array_equal(upright[:, 0], drawn[0])
 
 
 def test_overlay_resizes_labels_to_the_frame():

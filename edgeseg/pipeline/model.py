@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from edgeseg.bundle import (
     Bundle,
@@ -143,3 +144,31 @@ def convert(
         history=(f"convert --model {name} --weights {weights.name}",),
     )
     return save_checkpoint(out, model, manifest)
+
+
+MACS_AT = ((256, 512), (512, 1024))
+MACS_CLASSES = 19
+
+
+def list_models() -> list[dict[str, Any]]:
+    """Every model: name, params, MACs at both sizes (19 classes), paper, shipped weights."""
+    from edgeseg.export.to_onnx import count_macs
+    from edgeseg.models.network import MODELS, build_model
+
+    weights = shipped()
+    rows = []
+    for name, entry in MODELS.items():
+        network = build_model(ModelSpec(name), MACS_CLASSES).eval()
+        origin = read_manifest(weights[name]).weights if name in weights else None
+        macs = {format_size(size): count_macs(network, size)[0] for size in MACS_AT}
+        rows.append(
+            {
+                "name": name,
+                "params": sum(p.numel() for p in network.parameters()),
+                "macs": macs,
+                "source": entry.paper,
+                "weights": origin.data if origin else None,
+                "licence": origin.licence if origin else None,
+            }
+        )
+    return rows

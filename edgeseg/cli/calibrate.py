@@ -1,0 +1,65 @@
+"""`edgeseg calibrate`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+
+from edgeseg.calibration.calibrators import METHODS
+from edgeseg.calibration.ranges import write_table
+from edgeseg.cli.output import add_json, positive, print_json, three
+from edgeseg.frame import FITS, ORDERS, parse_size
+from edgeseg.pipeline.export import choose_frames
+from edgeseg.pipeline.floats import Source, make_float
+from edgeseg.pipeline.quantise import CALIBRATION_FRAMES, METHOD, calibrate
+
+EXAMPLE = (
+    "edgeseg calibrate espnet_camvid --data camvid:../shared/data/camvid --size 360x480 "
+    "--out ranges.json"
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="name, checkpoint folder or .onnx file")
+    parser.add_argument("--data", required=True, metavar="KIND:PATH", help="its train split is run")
+    parser.add_argument("--out", required=True, type=Path, help="range table to write (.json)")
+    parser.add_argument("--size", type=parse_size, help="HEIGHTxWIDTH (default: the model's own)")
+    parser.add_argument("--fit", choices=FITS, help="how frames of another shape fit")
+    parser.add_argument("--input-order", choices=ORDERS, help="channel order of the engine's input")
+    parser.add_argument("--method", choices=METHODS, default=METHOD, help="default: %(default)s")
+    parser.add_argument(
+        "--frames", type=positive, default=CALIBRATION_FRAMES, help="default: %(default)s"
+    )
+    parser.add_argument("--output", choices=("labels", "scores"), default="labels")
+    foreign = parser.add_argument_group("for a foreign .onnx file")
+    foreign.add_argument("--classes", help="class table: a name or a TOML file")
+    foreign.add_argument("--mean", type=three, help="M,M,M in pixel units")
+    foreign.add_argument("--std", type=three, help="S,S,S in pixel units")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    source = Source(
+        args.model,
+        args.size,
+        args.fit,
+        args.input_order,
+        scores=args.output == "scores",
+        classes=args.classes,
+        mean=args.mean,
+        std=args.std,
+    )
+    frames = choose_frames(args.data, None, calibration=args.frames)
+    network = make_float(source, frames.gate, _say)
+    table = calibrate(network, frames.calibration, args.method, _say)
+    write_table(args.out, table)
+    print_json(args.json, dataclasses.asdict(table))
+    if args.json != "-":
+        print(f"{args.out}: ranges of {len(table.ranges)} tensors, {table.frames} frames")
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

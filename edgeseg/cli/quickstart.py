@@ -1,0 +1,45 @@
+"""`edgeseg quickstart`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from pathlib import Path
+
+from edgeseg.cli.bench import table
+from edgeseg.cli.output import add_json, print_json
+from edgeseg.pipeline.bench import REPORT
+from edgeseg.pipeline.model import DEFAULT_MODEL
+from edgeseg.pipeline.quickstart import Quickstart, quickstart
+
+EXAMPLE = "edgeseg quickstart --out quickstart"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--out", type=Path, default=Path("quickstart"), help="default: ./quickstart"
+    )
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="default: %(default)s")
+    parser.add_argument(
+        "--data", metavar="KIND:PATH", help="default: synthetic streets, which need no download"
+    )
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    start = time.monotonic()
+    command = shlex.join(["edgeseg", *sys.argv[1:]])
+    results = quickstart(Quickstart(args.model, args.data, command), args.out, _say)
+    print_json(args.json, results)
+    if args.json != "-":
+        print()
+        print(table(results))
+        print(f"{time.monotonic() - start:.0f} s in all")
+        print(f"report: {args.out / REPORT}")
+    return 1 if results["failed"] else 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

@@ -18,11 +18,11 @@ pytestmark = pytest.mark.unit
 
 @pytest.fixture
 def camvid(tmp_path: Path) -> Path:
-    """Two frames of 2x4 pixels: in the first two sky and two void pixels, all else is road."""
+    """Two frames of 2x4 pixels: in the first a sky, a building and two void pixels; else road."""
     root = tmp_path / "camvid"
     for folder in ("train", "trainannot"):
         (root / folder).mkdir(parents=True)
-    for name, row in (("0001TP_1", (0, 0, 11, 11)), ("0006R0_1", (3, 3, 3, 3))):
+    for name, row in (("0001TP_1", (0, 1, 11, 11)), ("0006R0_1", (3, 3, 3, 3))):
         labels = np.full((2, 4), 3, np.uint8)
         labels[0] = row
         Image.fromarray(labels).save(root / "trainannot" / f"{name}.png")
@@ -35,9 +35,9 @@ def test_contents_are_counted_by_hand(camvid: Path) -> None:
     contents = count_contents(
         list_frames(f"camvid:{camvid}", "train"), lambda *step: steps.append(step)
     )
-    # 16 pixels: 2 sky, 2 void, 12 road.
-    assert (contents.share(0), contents.share(3), contents.share(255)) == (12.5, 75.0, 12.5)
-    assert contents.frames[[0, 1, 3, 255]].tolist() == [1, 0, 2, 1]
+    # 16 pixels: 1 sky, 1 building, 2 void, 12 road.
+    assert (contents.share(0), contents.share(3), contents.share(255)) == (6.25, 75.0, 12.5)
+    assert contents.frames[[0, 1, 3, 255]].tolist() == [1, 1, 2, 1]
     assert dict(contents.sizes) == {(2, 4): 2}
     assert steps == [(1, 2), (2, 2)]
 
@@ -49,10 +49,10 @@ def test_check_prints_shares_and_classes_in_no_frame(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"camvid:{camvid} train: 2 frames, 2x4"
     assert lines[2].split() == ["class", "pixels", "%", "in", "frames"]
-    assert lines[3].split()[:3] == ["sky", "12.50", "1"]
+    assert lines[3].split()[:3] == ["sky", "6.25", "1"]
     assert lines[6].split() == ["road", "75.00", "2", 24 * "█"]
     assert lines[14].split()[:3] == ["void", "12.50", "1"]
-    assert lines[16].startswith("in no frame: building, pole, pavement, tree")
+    assert lines[16].startswith("in no frame: pole, pavement, tree")
     assert lines[-1] == "no problems found"
 
 

@@ -118,6 +118,21 @@ def test_void_is_the_own_bonnet_and_small_things(shares: tuple[np.ndarray, np.nd
     assert 0.5 < shares[0][IGNORE] < 8
 
 
+def test_labels_lie_on_the_edges_of_the_image() -> None:
+    """Moved by a pixel or more in any direction, label edges fit the image worse."""
+    fit: dict[tuple[int, int], float] = {}
+    for seed in range(6):
+        image, labels = draw_street(seed, (128, 256))
+        grey = image.astype(np.float64).mean(2)
+        edges = (labels[1:, 1:] != labels[:-1, 1:]) | (labels[1:, 1:] != labels[1:, :-1])
+        steps = np.hypot(grey[1:, 1:] - grey[:-1, 1:], grey[1:, 1:] - grey[1:, :-1])
+        for dy in range(-3, 4):
+            for dx in range(-3, 4):
+                moved = np.roll(edges, (dy, dx), (0, 1))
+                fit[dy, dx] = fit.get((dy, dx), 0.0) + float(steps[moved].mean())
+    assert max(fit, key=fit.__getitem__) == (0, 0)
+
+
 def test_sky_is_above_and_road_below() -> None:
     rows: dict[str, list[float]] = {"sky": [], "road": []}
     for seed in range(8):

@@ -241,3 +241,11 @@ def test_a_missing_library_says_what_to_install(recipe_file, tmp_path, capsys, m
     assert said(capsys) == (
         "edgeseg: training needs 'matplotlib'. Install it: pip install 'edgeseg[train]'"
     )
+
+
+def test_data_to_measure_with_has_the_same_classes(recipe_file, tmp_path, capsys):
+    other = "eval_data=synthetic:size=64x128,count=1"
+    assert run(recipe_file(), tmp_path / "run", "--set", other) == 2
+    assert said(capsys) == (
+        "edgeseg: data has class table 'camvid11', eval_data 'cityscapes19'; they must be the same"
+    )

@@ -95,7 +95,10 @@ def _of_images(paths: list[Path], limit: int | None, rate: Fraction | None) -> S
 def _images_in(folder: Path) -> list[Path]:
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGES)
     if not paths:
-        raise DataError(f"--source {folder}: holds no images ({', '.join(IMAGES)})")
+        raise DataError(
+            f"--source {folder}: holds no images ({', '.join(IMAGES)}); "
+            "folders inside it are not searched"
+        )
     return paths
 
 

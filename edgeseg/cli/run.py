@@ -103,6 +103,8 @@ def check_engine_folder(folder: Path, allow_ungated: bool) -> None:
     command = f"edgeseg export {folder} --target onnxruntime --out {folder.name}-onnxruntime"
     if not folder.exists():
         raise UsageError(f"{folder}: no such engine folder. From a model, make one: {command}")
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is a file; FOLDER is an engine folder made by 'edgeseg export'")
     manifest = read_manifest(folder)
     if manifest.kind == "checkpoint" and not allow_ungated:
         raise UsageError(

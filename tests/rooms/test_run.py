@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
@@ -19,6 +20,7 @@ import av
 import numpy as np
 import pytest
 from engine_folders import (
+    MANIFEST,
     TABLE,
     expected,
     fake_folder,
@@ -31,6 +33,7 @@ from edgeseg.bundle import Gate
 from edgeseg.cli import main
 from edgeseg.dataset import read_ids, read_image
 from edgeseg.errors import DataError, EngineError, UsageError
+from edgeseg.frame import resize_image, resize_labels
 from edgeseg.runtime import engine_fake
 from edgeseg.video import Video, VideoWriter, open_video
 
@@ -347,6 +350,25 @@ def test_what_is_no_engine_folder(name: str, images: Path, tmp_path: Path, capsy
     said = capsys.readouterr().err
     assert "engine folder" in said
     assert f"edgeseg export {path} " in said
+
+
+def test_a_file_is_no_engine_folder(video: Path, images: Path, capsys):
+    assert main(["run", str(video), "--source", str(images)]) == 2
+    assert "drive.mp4 is a file; FOLDER is an engine folder" in capsys.readouterr().err
+
+
+def test_real_frames(camvid: Path, tmp_path: Path):
+    spec = dataclasses.replace(MANIFEST.input, size=(180, 240))
+    folder = str(onnxruntime_folder(tmp_path / "engine", input=spec).folder)
+    out = tmp_path / "out"
+    typed = ["run", folder, "--source", str(camvid / "val"), "--limit", "2", "--out", str(out)]
+    assert main(typed) == 0
+    paths = sorted((out / "labels").iterdir())
+    assert len(paths) == 2
+    for path in paths:
+        frame = read_image(camvid / "val" / path.name)
+        low = expected(resize_image(frame, (180, 240)))
+        assert np.array_equal(read_ids(path), resize_labels(low, (360, 480)))
 
 
 def test_a_checkpoint_is_told_how_to_become_an_engine(images: Path, tmp_path: Path, capsys):

@@ -110,6 +110,14 @@ def test_help_needs_numpy_only(bare_python: Path):
     assert "quickstart" in done.stdout
 
 
+def test_doctor_needs_numpy_only(bare_python: Path):
+    program = "from edgeseg.cli import main; raise SystemExit(main(['doctor']))"
+    done = in_bare(bare_python, program)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("not installed") == 7
+    assert "pip install 'edgeseg[openvino]'" in done.stdout
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_verb_without_its_libraries_is_one_line(bare_python: Path, verb: str):
     if importlib.util.find_spec(f"edgeseg.cli.{verb}") is None:

@@ -253,7 +253,7 @@ def nearest_by_hand(have: int, want: int) -> list[int]:
 
 
 @given(sides, sides)
-@settings(max_examples=150)
+@settings(max_examples=60)
 def test_labels_are_the_nearest(have, want):
     row = np.arange(have, dtype=np.uint8)[None]
     assert resize_labels(row, (1, want))[0].tolist() == nearest_by_hand(have, want)
@@ -261,7 +261,7 @@ def test_labels_are_the_nearest(have, want):
 
 
 @given(sides, st.integers(1, 8), sides)
-@settings(max_examples=100)
+@settings(max_examples=60)
 def test_labels_at_a_stride_are_the_nearest(cells, stride, want):
     """Labels at 1/stride restored onto a frame: the nearest centre, of two the first."""
     network = (stride, cells * stride)

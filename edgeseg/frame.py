@@ -188,6 +188,11 @@ def resize_labels(labels: np.ndarray, size: Size) -> np.ndarray:
     return np.take(np.take(labels, rows, 0), columns, 1)
 
 
+HALF = np.float32(0.5 + 2**-10)
+"""Added before the fraction is cut off. A little more than a half: sums of float32 in another order
+(another machine, another BLAS) must not turn a tie round."""
+
+
 def resize_image(image: np.ndarray, size: Size) -> np.ndarray:
     """(H, W, C) uint8 -> (h, w, C) uint8; a smaller side by area, a larger one bilinear.
 
@@ -200,7 +205,7 @@ def resize_image(image: np.ndarray, size: Size) -> np.ndarray:
         mixed = _mix_rows(_mix_columns(image, w), h)
     else:
         mixed = _mix_columns(_mix_rows(image, h), w)
-    rounded: np.ndarray = (mixed + np.float32(0.5)).astype(np.uint8)
+    rounded: np.ndarray = (mixed + HALF).astype(np.uint8)
     return rounded
 
 

@@ -6,10 +6,15 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
 TIERS = ("unit", "contract", "layering", "rooms", "torch", "chain", "golden", "gpu")
+
+# The same examples on every run, and no folder of them beside the tests.
+settings.register_profile("edgeseg", derandomize=True, database=None, deadline=None)
+settings.load_profile("edgeseg")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

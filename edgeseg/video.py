@@ -98,8 +98,8 @@ def _upright(image: np.ndarray, rotation: int) -> np.ndarray:
 class VideoWriter:
     """Writes RGB images of one size to a video: H.264 where FFmpeg has it, else MPEG-4 part 2.
 
-    `path` is written to directly; `suffix` names the container. `rate` is in frames per second; with
-    `live` each frame has its own time instead. An odd side is made even by repeating its last
+    `path` is written to directly; `suffix` names the container. `rate` is in frames per second;
+    with `live` each frame has its own time instead. An odd side is made even by repeating its last
     pixels (4:2:0 colour needs it). `close` makes the file playable.
     """
 

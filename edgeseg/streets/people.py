@@ -120,16 +120,8 @@ def add_person(world: World, dice: Dice, x: float, z: float) -> None:
     top, legs = dice.tint(dice.pick(CLOTHES), 0.35), dice.tint(dice.pick(CLOTHES[:6]), 0.35)
     side_on = dice.chance(0.45)
     stride = dice.between(0.0, 0.16 if side_on else 0.05)
-    gap = 0.015 if side_on else 0.055
     shoe = shade(dice.pick(CLOTHES[:5]), 0.7)
-    skirt = dice.chance(0.12)
-    for sign in (-1, 1):
-        hip, knee = (sign * gap, 0.5), (sign * (gap + stride * 0.45), 0.27)
-        foot = (sign * (gap + stride), 0.03 + 0.03 * (sign > 0) * (stride > 0.08))
-        cloth = shade(legs, 0.82 if sign < 0 else 1.0)
-        figure.limb(hip, knee, 0.1, cloth)
-        figure.limb(knee, foot, 0.075, skin if skirt else cloth)
-        figure.limb(foot, (foot[0] + (0.07 if side_on else 0.01 * sign), 0.015), 0.05, shoe)
+    _legs(figure, legs, shoe, skin if dice.chance(0.12) else None, stride, side_on=side_on)
     shoulder = 0.085 if side_on else 0.125
     if dice.chance(0.25):
         long = dice.between(0.32, 0.42)
@@ -146,6 +138,35 @@ def add_person(world: World, dice: Dice, x: float, z: float) -> None:
         top,
     )
     sleeve = skin if dice.chance(0.25) else shade(top, 0.85)
+    _arms(figure, dice, (sleeve, skin), shoulder, side_on=side_on)
+    _bag(figure, dice, shoulder)
+    _head(figure, dice, 0.0, 0.915, skin, hair)
+
+
+def _legs(
+    figure: Figure,
+    trousers: Colour,
+    shoe: Colour,
+    bare: Colour | None,
+    stride: float,
+    *,
+    side_on: bool,
+) -> None:
+    """Two legs; `bare` is the skin below a skirt."""
+    gap = 0.015 if side_on else 0.055
+    for sign in (-1, 1):
+        hip, knee = (sign * gap, 0.5), (sign * (gap + stride * 0.45), 0.27)
+        foot = (sign * (gap + stride), 0.03 + 0.03 * (sign > 0) * (stride > 0.08))
+        cloth = shade(trousers, 0.82 if sign < 0 else 1.0)
+        figure.limb(hip, knee, 0.1, cloth)
+        figure.limb(knee, foot, 0.075, bare or cloth)
+        figure.limb(foot, (foot[0] + (0.07 if side_on else 0.01 * sign), 0.015), 0.05, shoe)
+
+
+def _arms(
+    figure: Figure, dice: Dice, colours: tuple[Colour, Colour], shoulder: float, *, side_on: bool
+) -> None:
+    sleeve, skin = colours
     for sign in (-1, 1):
         swing = dice.between(-0.1, 0.1) if side_on else sign * 0.05
         joint = (sign * (shoulder - 0.015) * (0.3 if side_on else 1), 0.78)
@@ -153,8 +174,6 @@ def add_person(world: World, dice: Dice, x: float, z: float) -> None:
         figure.limb(joint, elbow, 0.058, sleeve)
         figure.limb(elbow, (elbow[0] + swing * 0.5, 0.48), 0.045, sleeve)
         figure.disc(elbow[0] + swing * 0.5, 0.465, 0.02, 0.025, skin)
-    _bag(figure, dice, shoulder)
-    _head(figure, dice, 0.0, 0.915, skin, hair)
 
 
 def _bag(figure: Figure, dice: Dice, shoulder: float) -> None:

@@ -174,21 +174,37 @@ def _facades(
     chance = _noise(column * 17 + seed * 3, level * 29 + seed, False)
     curtain = np.clip(0.4 * chance, 0, 0.5)
     pane = _window_colour(weather, chance, curtain, ground_floor, a, b)
-    frame = (da * bay < 0.07) & (db * storey < 0.07)
-    inside = (da < 0) & (db < 0)
-    cross = (np.abs(a - 0.5) * bay < 0.03) & inside & (chance > -0.4)
-    trim = np.minimum(rgb * np.where(chance > 0.8, 0.7, 1.22)[:, None], 1)
-    blur = np.clip(metre * bay / 9, 0.45, 1)[:, None]
-    rgb = np.where((frame & ~inside)[:, None], rgb + (trim - rgb) * fine[:, None], rgb)
-    rgb = np.where((inside & ~cross)[:, None], rgb + (pane - rgb) * blur, rgb)
-    rgb = np.where(
-        ((b > 0.02) & (db * storey > -0.01) & (b < 0.5) & (db * storey < 0.1) & (da < 0.03))[
-            :, None
-        ],
-        trim,
-        rgb,
-    )
+    outside, off_middle = (da * bay, db * storey), np.abs(a - 0.5) * bay
+    rgb = _window_frames(rgb, pane, chance, outside, off_middle, b, fine, metre * bay)
     image[at] = rgb
+
+
+def _window_frames(
+    wall: np.ndarray,
+    pane: np.ndarray,
+    chance: np.ndarray,
+    outside: tuple[np.ndarray, np.ndarray],
+    off_middle: np.ndarray,
+    up: np.ndarray,
+    fine: np.ndarray,
+    bay: np.ndarray,
+) -> np.ndarray:
+    """Panes, their frames, bars and sills laid over the wall; all (n, 3).
+
+    `outside` are metres beyond the window's edge (across, up), `off_middle` metres from its middle,
+    `up` the height within the storey from 0 to 1, `bay` the width of a bay in pixels.
+    """
+    across, above = outside
+    frame = (across < 0.07) & (above < 0.07)
+    inside = (across < 0) & (above < 0)
+    cross = (off_middle < 0.03) & inside & (chance > -0.4)
+    sill = (up > 0.02) & (up < 0.5) & (above > -0.01) & (above < 0.1) & (across < 0.08)
+    trim = np.minimum(wall * np.where(chance > 0.8, 0.7, 1.22)[:, None], 1)
+    sharp = np.clip(bay / 9, 0.45, 1)[:, None]
+    rgb = np.where((frame & ~inside)[:, None], wall + (trim - wall) * fine[:, None], wall)
+    rgb = np.where((inside & ~cross)[:, None], rgb + (pane - rgb) * sharp, rgb)
+    finished: np.ndarray = np.where(sill[:, None], trim, rgb)
+    return finished
 
 
 def _window_colour(

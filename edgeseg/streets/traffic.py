@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 
+from edgeseg.streets.body import Pose
+from edgeseg.streets.cars import add_car
 from edgeseg.streets.layout import Side, Street
 from edgeseg.streets.people import add_person, add_two_wheeler
-from edgeseg.streets.vehicles import Pose, add_bus, add_car, add_tram, add_truck
+from edgeseg.streets.vehicles import add_bus, add_tram, add_truck
 from edgeseg.streets.world import Dice, World
 
 KINDS = {"car": 0.82, "truck": 0.03, "bus": 0.03, "motorcycle": 0.05, "bicycle": 0.07}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgeseg.streets.world import Colour, Dice, Point, mix
 
+BLACK: Colour = (0.0, 0.0, 0.0)
 KINDS = {"sun": 0.38, "overcast": 0.28, "dusk": 0.12, "fog": 0.07, "rain": 0.15}
 
 
@@ -61,49 +62,42 @@ def choose_weather(dice: Dice) -> Weather:
     grey = dice.between(0.72, 0.95)
     cloudy: Colour = (grey * 0.97, grey * 0.99, grey * 1.02)
     if kind == "sun":
-        blue = mix((0.30, 0.48, 0.78), (0.45, 0.60, 0.82), dice.unit())
-        pale = mix((0.72, 0.80, 0.88), (0.86, 0.87, 0.86), dice.unit())
-        power = dice.between(0.65, 1.0)
-        sun = (power * 1.04, power * 0.98, power * 0.86)
-        shadow = dice.between(0.38, 0.55)
-        ambient = (shadow * 0.92, shadow * 0.98, shadow * 1.10)
-        return Weather(
-            kind, sun_at, sun, ambient, blue, pale, dice.between(0, 0.75), 0.0012, 0, False
-        )
+        return _sunny(dice, sun_at)
     if kind == "dusk":
-        warm = mix((0.92, 0.60, 0.36), (0.80, 0.62, 0.60), dice.unit())
-        deep = mix((0.22, 0.28, 0.45), (0.40, 0.42, 0.52), dice.unit())
-        power = dice.between(0.1, 0.5)
-        sun = (power * 1.2, power * 0.75, power * 0.45)
-        shadow = dice.between(0.22, 0.42)
-        ambient = (shadow, shadow * 0.95, shadow * 1.08)
-        return Weather(kind, sun_at, sun, ambient, deep, warm, dice.between(0, 0.8), 0.002, 0, True)
+        return _dusk(dice, sun_at)
     light = dice.between(0.55, 0.95)
     ambient = (light * 0.99, light, light * 1.03)
-    none: Colour = (0.0, 0.0, 0.0)
+    grey_day = Weather(kind, sun_at, BLACK, ambient, cloudy, cloudy, 0.0, 0.0018, 0, lit=False)
     if kind == "overcast":
-        sun = (0.1, 0.1, 0.1)
         top = mix(cloudy, (0.6, 0.63, 0.68), dice.unit())
-        return Weather(
-            kind, sun_at, sun, ambient, top, cloudy, dice.between(0.6, 1), 0.0018, 0, False
-        )
+        return replace(grey_day, sun=(0.1, 0.1, 0.1), zenith=top, clouds=dice.between(0.6, 1))
     if kind == "fog":
-        fog = dice.between(0.010, 0.035)
-        return Weather(kind, sun_at, none, ambient, cloudy, cloudy, 0.0, fog, 0, dice.chance(0.5))
+        return replace(grey_day, fog=dice.between(0.010, 0.035), lit=dice.chance(0.5))
     dull = mix(cloudy, (0.50, 0.52, 0.55), dice.between(0.2, 0.9))
-    wet = dice.between(0.35, 1.0)
-    return Weather(
-        kind,
-        sun_at,
-        none,
-        ambient,
-        dull,
-        dull,
-        0.5,
-        dice.between(0.003, 0.009),
-        wet,
-        dice.chance(0.7),
-    )
+    wet, fog, lit = dice.between(0.35, 1.0), dice.between(0.003, 0.009), dice.chance(0.7)
+    return replace(grey_day, zenith=dull, horizon=dull, clouds=0.5, fog=fog, wet=wet, lit=lit)
+
+
+def _sunny(dice: Dice, sun_at: Point) -> Weather:
+    blue = mix((0.30, 0.48, 0.78), (0.45, 0.60, 0.82), dice.unit())
+    pale = mix((0.72, 0.80, 0.88), (0.86, 0.87, 0.86), dice.unit())
+    power = dice.between(0.65, 1.0)
+    sun = (power * 1.04, power * 0.98, power * 0.86)
+    shadow = dice.between(0.38, 0.55)
+    ambient = (shadow * 0.92, shadow * 0.98, shadow * 1.10)
+    clouds = dice.between(0, 0.75)
+    return Weather("sun", sun_at, sun, ambient, blue, pale, clouds, 0.0012, 0, lit=False)
+
+
+def _dusk(dice: Dice, sun_at: Point) -> Weather:
+    warm = mix((0.92, 0.60, 0.36), (0.80, 0.62, 0.60), dice.unit())
+    deep = mix((0.22, 0.28, 0.45), (0.40, 0.42, 0.52), dice.unit())
+    power = dice.between(0.1, 0.5)
+    sun = (power * 1.2, power * 0.75, power * 0.45)
+    shadow = dice.between(0.22, 0.42)
+    ambient = (shadow, shadow * 0.95, shadow * 1.08)
+    clouds = dice.between(0, 0.8)
+    return Weather("dusk", sun_at, sun, ambient, deep, warm, clouds, 0.002, 0, lit=True)
 
 
 def choose_camera(dice: Dice, weather: Weather) -> Camera:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -48,9 +47,8 @@ def run(args: argparse.Namespace) -> int:
     from edgeseg.training.plan import Recipe
 
     recipe = read_recipe(Recipe, args.recipe, tuple(args.set))
-    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
     source = args.recipe.read_text(encoding="utf-8") + "".join(f"\n# --set {s}" for s in args.set)
-    outcome = train(recipe, args.out, resume=args.resume or restarted, source=source)
+    outcome = train(recipe, args.out, resume=args.resume, source=source)
     if not outcome.leads:
         return 0 if outcome.result or outcome.step == recipe.steps else 130
     if outcome.result is None:

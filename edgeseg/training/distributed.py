@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from edgeseg.errors import TrainingError
@@ -64,8 +67,40 @@ def join(device: str) -> World:
     if size == 1:
         return World(chosen)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+        _meet("nccl" if chosen.type == "cuda" else "gloo")
     return World(chosen, dist.get_rank(), dist.get_world_size())
+
+
+def _meet(backend: str) -> None:
+    """`init_process_group`, with the addresses of each restart apart.
+
+    torchrun keeps its store over a restart (seen in torch 2.13); without the prefix the new
+    processes look for the old ones and fail.
+    """
+    store, rank, size = next(rendezvous("env://"))
+    prefix = f"edgeseg/{restarts()}"
+    dist.init_process_group(backend, store=PrefixStore(prefix, store), rank=rank, world_size=size)
+
+
+def restarts() -> int:
+    """How often torchrun started the processes again after a failure."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+@contextlib.contextmanager
+def together(world: World) -> Iterator[None]:
+    """Say in one line that another process is gone; torch's engines raise plain RuntimeErrors."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if world.size == 1 or not any(name in text for name in ("gloo", "NCCL", "Gloo")):
+            raise
+        reason = text.splitlines()[0].partition("] ")[2].partition(". ")[0] or text
+        raise TrainingError(
+            f"process {world.rank} lost touch with another one ({reason}); "
+            "look at its message, then go on with --resume"
+        ) from error
 
 
 def leave() -> None:

@@ -20,7 +20,7 @@ from edgeseg.training import folder as run_folder
 from edgeseg.training import start
 from edgeseg.training.batches import Order, load
 from edgeseg.training.curves import CURVES, draw_curves
-from edgeseg.training.distributed import World, join, leave
+from edgeseg.training.distributed import World, join, leave, restarts, together
 from edgeseg.training.evaluation import evaluate
 from edgeseg.training.journal import Journal, Progress, Row, read_log
 from edgeseg.training.losses import CrossEntropy
@@ -43,6 +43,7 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, source: str = "
     world = join(recipe.device)
     try:
         start.check_machine(recipe, world)
+        resume = resume or restarts() > 0
         state = load_state(folder, recipe) if resume else None
         if world.leads:
             run_folder.claim(folder, resume=resume)
@@ -51,7 +52,8 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, source: str = "
             if state is None:
                 run.save(0.0)
             run_folder.keep_recipe(folder, source)
-        return run.go()
+        with together(world):
+            return run.go()
     finally:
         leave()
 

@@ -1,6 +1,7 @@
 """edgeseg: light semantic segmentation on edge devices."""
 
+from edgeseg.runtime.engine_fake import FakeEngine
 from edgeseg.runtime.segmenter import Segmenter, load
 
 __version__ = "0.1.0"
-__all__ = ["Segmenter", "__version__", "load"]
+__all__ = ["FakeEngine", "Segmenter", "__version__", "load"]

@@ -127,7 +127,7 @@ def describe(recipe: Recipe, classes: ClassTable, spec: ModelSpec, step: int) ->
     given = recipe.input
     kind = recipe.data.partition(":")[0]
     weights = WeightsSpec(
-        recipe.weights.data or f"{kind} ({recipe.split})",
+        recipe.weights.data or f"{kind} {recipe.split}",
         recipe.weights.licence,
         recipe.weights.source,
     )

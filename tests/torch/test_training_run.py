@@ -105,7 +105,7 @@ def test_what_a_run_leaves_behind(tmp_path, recipe_file, capsys):
     assert (manifest.name, manifest.table.name) == ("espnetc_q3", "camvid11")
     assert (manifest.input.order, manifest.input.fill) == ("rgb", (124, 116, 104))
     assert manifest.input.size == (32, 64)
-    assert manifest.weights.data == "camvid (train)"
+    assert manifest.weights.data == "camvid train"
     assert "step 4 of 4" in manifest.history[0]
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert (out / "recipe.toml").read_text() == recipe.read_text()

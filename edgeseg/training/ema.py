@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import nn
 
-from edgeseg.models import Network
+from edgeseg.models.network import Network
 
 
 class Average:

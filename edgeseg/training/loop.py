@@ -25,7 +25,7 @@ from edgeseg.training.evaluation import evaluate
 from edgeseg.training.journal import Journal, Progress, Row, read_log
 from edgeseg.training.losses import CrossEntropy
 from edgeseg.training.plan import Recipe
-from edgeseg.training.state import State, load_state, save_state
+from edgeseg.training.state import STATE, State, load_state, save_state
 from edgeseg.training.step import Measured, Stepper
 
 
@@ -43,7 +43,7 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, source: str = "
     world = join(recipe.device)
     try:
         start.check_machine(recipe, world)
-        resume = resume or restarts() > 0
+        resume = resume or (restarts() > 0 and (folder / STATE).exists())
         state = load_state(folder, recipe) if resume else None
         if world.leads:
             run_folder.claim(folder, resume=resume)

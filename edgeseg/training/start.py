@@ -15,8 +15,8 @@ from edgeseg.dataset import Dataset, open_dataset
 from edgeseg.errors import RecipeError, TrainingError
 from edgeseg.frame import Size, format_size
 from edgeseg.labels import ClassTable
-from edgeseg.models import Network, build_model
 from edgeseg.models.checkpoint import load_checkpoint
+from edgeseg.models.network import Network, build_model
 from edgeseg.training.batches import cached, without
 from edgeseg.training.distributed import World
 from edgeseg.training.losses import class_weights, count_labels

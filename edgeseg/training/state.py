@@ -38,8 +38,10 @@ class State:
 
 def save_state(folder: Path, state: State) -> None:
     """Write aside, flush to the disk, rename: a kill leaves the old state or the new one."""
+    content = io.BytesIO()  # torch's own file writer hides a full disk behind a RuntimeError
+    torch.save({"schema": SCHEMA, **state.__dict__}, content)
     with writing_file(folder / STATE) as aside:
-        torch.save({"schema": SCHEMA, **state.__dict__}, aside)
+        aside.write_bytes(content.getbuffer())
 
 
 def load_state(folder: Path, recipe: Recipe) -> State:

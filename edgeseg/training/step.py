@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeseg.errors import TrainingError
-from edgeseg.models import Network
+from edgeseg.models.network import Network
 from edgeseg.training.batches import Batch, Crops, normalise
 from edgeseg.training.distributed import World
 from edgeseg.training.ema import Average

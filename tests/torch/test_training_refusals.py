@@ -1,6 +1,7 @@
 """Every message that training refuses with."""
 
 import dataclasses
+import resource
 import sys
 
 import pytest
@@ -23,6 +24,7 @@ from edgeseg.training.plan import (
     Recipe,
     Schedule,
 )
+from edgeseg.training.state import State, save_state
 
 pytestmark = pytest.mark.torch
 
@@ -123,6 +125,23 @@ def test_a_damaged_state(recipe_file, tmp_path, capsys, damage):
         "state.pt is truncated or was not written by this edgeseg; start again in a new --out "
         "folder"
     )
+
+
+def test_a_full_disk_keeps_the_old_state(tmp_path):
+    def state(step, size):
+        weights = {"w": torch.ones(size)}
+        return State(step, 0.0, {}, weights, {}, {}, {}, {})
+
+    save_state(tmp_path, state(1, 10))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save_state(tmp_path, state(2, 100_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
 
 
 def test_a_changed_recipe_is_named_by_its_key(recipe_file, tmp_path, capsys):

@@ -14,8 +14,7 @@ from edgeseg.cli.output import add_json, add_threads, positive, print_json, thre
 from edgeseg.dataset import SPLITS
 from edgeseg.errors import UsageError, guess
 from edgeseg.frame import FITS, ORDERS, format_size, parse_size
-from edgeseg.pipeline.bench import REPORT, SIZES, Suite, bench
-from edgeseg.pipeline.floats import Source
+from edgeseg.pipeline.plan import REPORT, SIZES, Source
 from edgeseg.runtime.engine import EngineOptions
 
 EXAMPLE = (
@@ -58,6 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from edgeseg.pipeline.bench import Suite, bench
+
     for precision in args.precisions:
         if precision not in PRECISIONS:
             raise UsageError(f"unknown precision '{precision}'.{guess(precision, PRECISIONS)}")

@@ -8,12 +8,9 @@ import sys
 from pathlib import Path
 
 from edgeseg.calibration.calibrators import METHODS
-from edgeseg.calibration.ranges import write_table
 from edgeseg.cli.output import add_json, positive, print_json, three
 from edgeseg.frame import FITS, ORDERS, parse_size
-from edgeseg.pipeline.export import choose_frames
-from edgeseg.pipeline.floats import Source, make_float
-from edgeseg.pipeline.quantise import CALIBRATION_FRAMES, METHOD, calibrate
+from edgeseg.pipeline.plan import CALIBRATION_FRAMES, METHOD, Source
 
 EXAMPLE = (
     "edgeseg calibrate espnet_camvid --data camvid:../shared/data/camvid --size 360x480 "
@@ -41,6 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from edgeseg.calibration.ranges import write_table
+    from edgeseg.pipeline.export import choose_frames
+    from edgeseg.pipeline.floats import make_float
+    from edgeseg.pipeline.quantise import calibrate
+
     source = Source(
         args.model,
         args.size,

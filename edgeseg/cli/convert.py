@@ -9,7 +9,7 @@ from edgeseg.bundle import InputSpec, WeightsSpec
 from edgeseg.cli.output import three
 from edgeseg.errors import UsageError, guess
 from edgeseg.frame import FITS, ORDERS, format_size, parse_size
-from edgeseg.models.published import PRESETS
+from edgeseg.models.presets import PRESETS
 from edgeseg.pipeline import model as pipeline
 
 EXAMPLE = (

@@ -6,7 +6,7 @@ import argparse
 
 from edgeseg.benchmarks.accuracy import COMPARED, Evaluation, evaluate
 from edgeseg.benchmarks.measure import seen_in_training
-from edgeseg.cli.output import add_json, add_threads, print_json, progress
+from edgeseg.cli.output import add_json, add_threads, positive, print_json, progress
 from edgeseg.dataset import SPLITS, open_dataset
 from edgeseg.frame import FITS, format_size, parse_size
 from edgeseg.pipeline import model as pipeline
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="frame",
         help="compare at the frame's label size or at the network's (default: %(default)s)",
     )
-    parser.add_argument("--limit", type=int, help="at most so many frames, evenly spread")
+    parser.add_argument("--limit", type=positive, help="at most so many frames, evenly spread")
     add_threads(parser)
     add_json(parser)
 

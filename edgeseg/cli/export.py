@@ -13,10 +13,7 @@ from edgeseg.cli.output import add_json, positive, print_json, three
 from edgeseg.export.gate import Budget
 from edgeseg.export.targets import EXPORTERS
 from edgeseg.frame import FITS, ORDERS, format_size, parse_size
-from edgeseg.pipeline.export import MAX_FLOAT_SHARE, Plan, export
-from edgeseg.pipeline.floats import Source
-from edgeseg.pipeline.model import DEFAULT_MODEL
-from edgeseg.pipeline.quantise import METHOD
+from edgeseg.pipeline.plan import DEFAULT_MODEL, MAX_FLOAT_SHARE, METHOD, Plan, Source
 
 EXAMPLE = (
     "edgeseg export espnet_camvid --target openvino --precision int8 --size 360x480 "
@@ -70,6 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from edgeseg.pipeline.export import export
+
     source = Source(
         args.model,
         args.size,

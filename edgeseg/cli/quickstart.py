@@ -10,9 +10,7 @@ from pathlib import Path
 
 from edgeseg.cli.bench import table
 from edgeseg.cli.output import add_json, print_json
-from edgeseg.pipeline.bench import REPORT
-from edgeseg.pipeline.model import DEFAULT_MODEL
-from edgeseg.pipeline.quickstart import Quickstart, quickstart
+from edgeseg.pipeline.plan import DEFAULT_MODEL, REPORT
 
 EXAMPLE = "edgeseg quickstart --out quickstart"
 
@@ -29,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from edgeseg.pipeline.quickstart import Quickstart, quickstart
+
     start = time.monotonic()
     command = shlex.join(["edgeseg", *sys.argv[1:]])
     results = quickstart(Quickstart(args.model, args.data, command), args.out, _say)

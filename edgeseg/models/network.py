@@ -1,17 +1,17 @@
-"""What every network promises, and the list of those that can be built by name."""
+"""What every network promises, and the one door that builds them by name."""
 
 from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import nn
 
 from edgeseg.bundle import ModelSpec
 from edgeseg.errors import UsageError, guess
+from edgeseg.models import MODELS
 
 
 class Network(nn.Module, ABC):
@@ -49,29 +49,6 @@ class Bilinear(nn.Module):
         """(N, C, h, w) -> (N, C, h * factor, w * factor)."""
         size = (scores.shape[2] * self.factor, scores.shape[3] * self.factor)
         return nn.functional.interpolate(scores, size, mode="bilinear", align_corners=False)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One row of MODELS: builder as "module:Class", fixed arguments, paper, a sentence."""
-
-    builder: str
-    arguments: dict[str, Any] = field(default_factory=dict)
-    paper: str = ""
-
-
-_ESPNET = "Mehta et al., ESPNet, ECCV 2018, arXiv 1803.06815"
-
-# fmt: off
-MODELS = {
-    "espnet_q3":  Entry("edgeseg.models.espnet:ESPNet",  {"q": 3}, _ESPNET),
-    "espnet_q5":  Entry("edgeseg.models.espnet:ESPNet",  {"q": 5}, _ESPNET),
-    "espnet_q8":  Entry("edgeseg.models.espnet:ESPNet",  {"q": 8}, _ESPNET),
-    "espnetc_q3": Entry("edgeseg.models.espnet:ESPNetC", {"q": 3}, _ESPNET),
-    "espnetc_q5": Entry("edgeseg.models.espnet:ESPNetC", {"q": 5}, _ESPNET),
-    "espnetc_q8": Entry("edgeseg.models.espnet:ESPNetC", {"q": 8}, _ESPNET),
-}
-# fmt: on
 
 
 def build_model(spec: ModelSpec, outputs: int) -> Network:

@@ -22,17 +22,16 @@ from edgeseg.disk import write_json, writing_folder
 from edgeseg.errors import EdgesegError, GateError, UsageError, guess
 from edgeseg.export.targets import EXPORTERS
 from edgeseg.frame import Size, format_size
-from edgeseg.pipeline.export import Plan, export_network
 from edgeseg.pipeline.export import choose_frames as choose_gate
-from edgeseg.pipeline.floats import FloatNetwork, Say, Source, make_float
+from edgeseg.pipeline.export import export_network
+from edgeseg.pipeline.floats import FloatNetwork, make_float
 from edgeseg.pipeline.model import find_model, resized
+from edgeseg.pipeline.plan import REPORT, RESULTS, SIZES, Plan, Say, Source
 from edgeseg.pipeline.quantise import Quantiser, calibrate
 from edgeseg.runtime.engine import EngineOptions
 from edgeseg.runtime.segmenter import load
 
 TORCH = "torch"
-SIZES = ((256, 512), (512, 1024))
-RESULTS, REPORT = "results.json", "report.html"
 
 
 @dataclass(frozen=True)

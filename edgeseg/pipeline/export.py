@@ -11,28 +11,26 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from edgeseg.bundle import PRECISIONS, Bundle, Gate, Manifest, write_bundle
+from edgeseg.bundle import Bundle, Gate, Manifest, read_manifest, write_bundle
 from edgeseg.calibration.placement import Place
 from edgeseg.calibration.ranges import read_table
 from edgeseg.dataset import Dataset, open_dataset
 from edgeseg.disk import check_replaceable, writing_folder
-from edgeseg.errors import GateError, UsageError, guess
+from edgeseg.errors import GateError, UsageError
 from edgeseg.export.gate import Budget, GateFrames, describe, judge, label, write_frames
 from edgeseg.export.half import to_half
-from edgeseg.export.targets import EXPORTERS, find_exporter
-from edgeseg.pipeline.floats import (
+from edgeseg.export.targets import find_exporter
+from edgeseg.pipeline.floats import FloatNetwork, make_float, open_segmenter, split_frames
+from edgeseg.pipeline.model import find_model
+from edgeseg.pipeline.plan import (
+    CALIBRATION_FRAMES,
     GATE_FRAMES,
     SYNTHETIC,
-    FloatNetwork,
+    Plan,
     Say,
     Source,
-    make_float,
-    open_segmenter,
-    split_frames,
 )
 from edgeseg.pipeline.quantise import (
-    CALIBRATION_FRAMES,
-    METHOD,
     Build,
     Quantiser,
     calibrate,
@@ -40,28 +38,6 @@ from edgeseg.pipeline.quantise import (
     first_departure,
     ranked_layers,
 )
-
-MAX_FLOAT_SHARE = 0.2
-"""At most this share of the convolutions returns to float before the gate gives up."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to build and how far it may depart."""
-
-    target: str
-    precision: str
-    method: str = METHOD
-    budget: Budget = Budget()
-    max_float_share: float = MAX_FLOAT_SHARE
-
-    def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise UsageError(
-                f"unknown precision '{self.precision}'.{guess(self.precision, PRECISIONS)}"
-            )
-        if self.target not in EXPORTERS:
-            raise UsageError(f"unknown target '{self.target}'.{guess(self.target, EXPORTERS)}")
 
 
 @dataclass(frozen=True)
@@ -115,9 +91,6 @@ def export(
 
 
 def _trained_on_synthetic(model: str) -> bool:
-    from edgeseg.bundle import read_manifest
-    from edgeseg.pipeline.model import find_model
-
     path = find_model(model)
     return path.is_dir() and "synthetic" in read_manifest(path).weights.data
 

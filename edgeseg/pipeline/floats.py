@@ -17,35 +17,17 @@ from edgeseg.errors import BundleError, EngineError, GraphError, UsageError
 from edgeseg.export.foreign import adopt
 from edgeseg.export.gate import MIN_FRAMES, GateFrames
 from edgeseg.export.simplify import simplify
-from edgeseg.frame import Size, place, prepare, prepare_labels, resize_labels
+from edgeseg.frame import place, prepare, prepare_labels, resize_labels
 from edgeseg.graph import check_interface, count_macs, count_params
 from edgeseg.labels import IGNORE, class_table
 from edgeseg.metrics import agreement
 from edgeseg.pipeline.model import find_model, resized
+from edgeseg.pipeline.plan import GATE_FRAMES, Say, Source
 from edgeseg.runtime.engine import EngineOptions, open_engine
 from edgeseg.runtime.segmenter import Segmenter
 
 SAME = 99.9
 """Percent of labels in which the exported float graph must agree with torch."""
-GATE_FRAMES = 24
-SYNTHETIC = "synthetic:"
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Source:
-    """What was typed: the MODEL, how it shall run, and (for a foreign .onnx) how to read it."""
-
-    model: str
-    size: Size | None = None
-    fit: str | None = None
-    order: str | None = None
-    batch: int = 1
-    scores: bool = False
-    classes: str | None = None
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)

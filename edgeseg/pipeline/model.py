@@ -18,11 +18,11 @@ from edgeseg.bundle import (
 from edgeseg.errors import BundleError, UsageError, guess
 from edgeseg.frame import FITS, Size, format_size
 from edgeseg.labels import class_table
+from edgeseg.models import MODELS
 from edgeseg.runtime.engine import EngineOptions, open_engine
 from edgeseg.runtime.segmenter import Segmenter, load
 
 SHIPPED = Path(__file__).parent.parent / "weights"
-DEFAULT_MODEL = "espnet_q3"
 
 
 def shipped() -> dict[str, Path]:
@@ -38,8 +38,6 @@ def find_model(model: str) -> Path:
     folders = shipped()
     if model in folders:
         return folders[model]
-    from edgeseg.models.network import MODELS
-
     if model in MODELS:
         raise UsageError(
             f"no weights are shipped for '{model}'. Train it (edgeseg train RECIPE --out DIR) or "
@@ -153,7 +151,7 @@ MACS_CLASSES = 19
 def list_models() -> list[dict[str, Any]]:
     """Every model: name, params, MACs at both sizes (19 classes), paper, shipped weights."""
     from edgeseg.export.to_onnx import count_macs
-    from edgeseg.models.network import MODELS, build_model
+    from edgeseg.models.network import build_model
 
     weights = shipped()
     rows = []

@@ -24,10 +24,9 @@ from edgeseg.calibration.sensitivity import rank_layers
 from edgeseg.dataset import Dataset
 from edgeseg.errors import UsageError
 from edgeseg.labels import IGNORE
-from edgeseg.pipeline.floats import FloatNetwork, Say, name, prepared
+from edgeseg.pipeline.floats import FloatNetwork, name, prepared
+from edgeseg.pipeline.plan import Say
 
-CALIBRATION_FRAMES = 100
-METHOD = "mse"
 RANKING_FRAMES = 6
 DEPARTS = 0.3
 """Relative error (norm of the difference over norm) from which a tensor counts as departed."""

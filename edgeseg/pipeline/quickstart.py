@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeseg.benchmarks.latency import StopRule
-from edgeseg.pipeline.bench import SIZES, Suite, bench
-from edgeseg.pipeline.floats import SYNTHETIC, Say, Source
-from edgeseg.pipeline.model import DEFAULT_MODEL
+from edgeseg.pipeline.bench import Suite, bench
+from edgeseg.pipeline.plan import DEFAULT_MODEL, SIZES, SYNTHETIC, Say, Source
 
 EMBEDDED = f"{SYNTHETIC}size=512x1024"
 FRAMES = 24

@@ -1,0 +1,63 @@
+"""What was asked for, as plain data: the steps read it, the command line fills it in.
+
+No engine, no ONNX and no torch: `--help` is quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edgeseg.bundle import PRECISIONS
+from edgeseg.errors import UsageError, guess
+from edgeseg.export.gate import Budget
+from edgeseg.export.targets import EXPORTERS
+from edgeseg.frame import Size
+
+DEFAULT_MODEL = "espnet_q3"
+SYNTHETIC = "synthetic:"
+SIZES = ((256, 512), (512, 1024))
+GATE_FRAMES = 24
+CALIBRATION_FRAMES = 100
+METHOD = "mse"
+RESULTS, REPORT = "results.json", "report.html"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What was typed: the MODEL, how it shall run, and (for a foreign .onnx) how to read it."""
+
+    model: str
+    size: Size | None = None
+    fit: str | None = None
+    order: str | None = None
+    batch: int = 1
+    scores: bool = False
+    classes: str | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+
+
+MAX_FLOAT_SHARE = 0.2
+"""At most this share of the convolutions returns to float before the gate gives up."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to build and how far it may depart."""
+
+    target: str
+    precision: str
+    method: str = METHOD
+    budget: Budget = Budget()
+    max_float_share: float = MAX_FLOAT_SHARE
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise UsageError(
+                f"unknown precision '{self.precision}'.{guess(self.precision, PRECISIONS)}"
+            )
+        if self.target not in EXPORTERS:
+            raise UsageError(f"unknown target '{self.target}'.{guess(self.target, EXPORTERS)}")

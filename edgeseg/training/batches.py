@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from edgeseg.dataset import Dataset, Sample
-from edgeseg.errors import EdgesegError
+from edgeseg.errors import EdgesegError, TrainingError
 from edgeseg.training.augment import crop
 from edgeseg.training.plan import Input, Recipe
 
@@ -124,10 +124,18 @@ def load(data: Dataset, recipe: Recipe, order: Order, start: int, *, pin: bool) 
         pin_memory=pin,
         multiprocessing_context="fork" if recipe.workers else None,
     )
-    for crops in loader:
-        if isinstance(crops, EdgesegError):
-            raise crops
-        yield crops
+    try:
+        for crops in loader:
+            if isinstance(crops, EdgesegError):
+                raise crops
+            yield crops
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise TrainingError(
+            f"a process that prepares crops was lost ({str(error).rstrip('. ')}). If memory ran "
+            "out, lower workers or cache; go on with --resume"
+        ) from error
 
 
 def _collate(items: list[Item | EdgesegError]) -> Crops | EdgesegError:

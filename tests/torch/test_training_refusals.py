@@ -1,7 +1,9 @@
 """Every message that training refuses with."""
 
 import dataclasses
+import os
 import resource
+import signal
 import sys
 
 import pytest
@@ -182,6 +184,20 @@ def test_a_broken_image_is_one_line_from_a_worker_too(recipe_file, streets, tmp_
     with pytest.raises(DataError) as caught:
         next(load(bad, recipe, Order(10, 4, 0), 0, pin=False))
     assert str(caught.value) == "frame 7 is broken"
+
+
+def test_a_killed_worker_is_one_line(recipe_file):
+    recipe = dataclasses.replace(read_recipe(Recipe, recipe_file()), workers=1)
+    data = open_dataset(recipe.data, "train")
+
+    def die(index):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(TrainingError) as caught:
+        next(load(dataclasses.replace(data, read=die), recipe, Order(10, 4, 0), 0, pin=False))
+    text = str(caught.value)
+    assert text.startswith("a process that prepares crops was lost (DataLoader worker (pid")
+    assert text.endswith("If memory ran out, lower workers or cache; go on with --resume")
 
 
 def test_what_the_machine_cannot_do(recipe_file):

@@ -1,4 +1,6 @@
 # Five commands, the same by hand and in CI: setup, fix, check, test, test-all. And: quickstart.
+# Each sets up .venv by itself. Another Python: make setup PYTHON=python3.12. Some tests only:
+# make test ARGS='-k frame'
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -7,13 +9,17 @@ STAMP := .venv/.installed
 
 setup: $(STAMP)
 
+# The stamp is written last: an environment without it is half-made and is made anew.
 $(STAMP): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	touch $(STAMP)
+	@$(PYTHON) -c 'import sys; sys.exit("edgeseg needs Python 3.10 or later, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ..." if sys.version_info < (3, 10) else 0)'
+	@echo "installing edgeseg and its tools into .venv (a few minutes the first time)"
+	@test -e $@ || $(PYTHON) -m venv --clear .venv || { rm -rf .venv; exit 1; }
+	@$(BIN)/python -m pip install -qq --constraint constraints.txt --editable '.[dev]' \
+	    || { test -e $@ || rm -rf .venv; exit 1; }
+	@touch $@
 
 quickstart: setup
-	$(BIN)/edgeseg quickstart
+	@$(BIN)/edgeseg quickstart
 
 check: setup
 	$(BIN)/ruff check .
@@ -26,10 +32,10 @@ fix: setup
 	$(BIN)/ruff format .
 
 test: setup
-	$(BIN)/python -m pytest -m "not chain and not gpu"
+	$(BIN)/python -m pytest -m "not chain and not gpu" $(ARGS)
 
 test-all: setup
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--calib", metavar="KIND:PATH", help="frames for INT8 and gate: --data's")
     parser.add_argument("--limit", type=positive, help="frames for mIoU, evenly spread")
     parser.add_argument("--seconds", type=float, default=3.0, help="timing at least so long")
+    parser.add_argument("--max-seconds", type=float, default=20.0, help="timing at most so long")
     parser.add_argument("--samples", type=positive, default=100, help="timing at least so many")
     foreign = parser.add_argument_group("for a foreign .onnx file")
     foreign.add_argument("--classes", help="class table: a name or a TOML file")
@@ -83,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         args.calib,
         args.limit,
         EngineOptions(args.threads, args.inference_precision),
-        StopRule(args.samples, args.seconds, max(20.0, args.seconds)),
+        StopRule(args.samples, args.seconds, args.max_seconds),
         shlex.join(["edgeseg", *sys.argv[1:]]),
     )
     results = bench(suite, args.out, _say)

@@ -136,6 +136,10 @@ def _output(
     if not deployed.scores:
         return OutputSpec("labels"), None, None
     last = network.upsample
+    if isinstance(last, Bilinear) and last.align_corners:
+        raise UsageError(
+            "the last upsampling aligns corners, which no decode does; export labels instead"
+        )
     if isinstance(last, Bilinear):
         return OutputSpec("scores", last.factor, "bilinear", last.factor), None, None
     if isinstance(last, nn.ConvTranspose2d):

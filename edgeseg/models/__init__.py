@@ -16,6 +16,7 @@ class Entry:
 
 
 _ESPNET = "Mehta et al., ESPNet, ECCV 2018, arXiv 1803.06815"
+_ESPNETV2 = "Mehta et al., ESPNetv2, CVPR 2019, arXiv 1811.11431"
 
 # fmt: off
 MODELS = {
@@ -25,5 +26,9 @@ MODELS = {
     "espnetc_q3": Entry("edgeseg.models.espnet:ESPNetC", {"q": 3}, _ESPNET),
     "espnetc_q5": Entry("edgeseg.models.espnet:ESPNetC", {"q": 5}, _ESPNET),
     "espnetc_q8": Entry("edgeseg.models.espnet:ESPNetC", {"q": 8}, _ESPNET),
+    "espnetv2_s0.5": Entry("edgeseg.models.espnetv2:ESPNetv2", {"s": 0.5}, _ESPNETV2),
+    "espnetv2_s1.0": Entry("edgeseg.models.espnetv2:ESPNetv2", {"s": 1.0}, _ESPNETV2),
+    "espnetv2_s1.5": Entry("edgeseg.models.espnetv2:ESPNetv2", {"s": 1.5}, _ESPNETV2),
+    "espnetv2_s2.0": Entry("edgeseg.models.espnetv2:ESPNetv2", {"s": 2.0}, _ESPNETV2),
 }
 # fmt: on

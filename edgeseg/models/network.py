@@ -39,16 +39,19 @@ class Network(nn.Module, ABC):
 
 
 class Bilinear(nn.Module):
-    """Bilinear upsampling by a factor, half-pixel centres (align_corners=False)."""
+    """Bilinear upsampling by a factor: half-pixel centres, or corners on corners."""
 
-    def __init__(self, factor: int) -> None:
+    def __init__(self, factor: int, align_corners: bool = False) -> None:
         super().__init__()
         self.factor = factor
+        self.align_corners = align_corners
 
     def forward(self, scores: torch.Tensor) -> torch.Tensor:
         """(N, C, h, w) -> (N, C, h * factor, w * factor)."""
         size = (scores.shape[2] * self.factor, scores.shape[3] * self.factor)
-        return nn.functional.interpolate(scores, size, mode="bilinear", align_corners=False)
+        return nn.functional.interpolate(
+            scores, size, mode="bilinear", align_corners=self.align_corners
+        )
 
 
 def build_model(spec: ModelSpec, outputs: int) -> Network:

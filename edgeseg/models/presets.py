@@ -40,5 +40,11 @@ PRESETS = {
         options={"skip": "stem"}, void_outputs=1, size=(512, 1024),
         data="Cityscapes train",
         licence="MIT; Cityscapes is for non-commercial research", source="sacmehta/ESPNet"),
+    "espnetv2-cityscapes": Preset(
+        classes="cityscapes19", order="rgb",
+        mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375), divide=1.0,
+        options={}, void_outputs=1, size=(512, 1024),
+        data="Cityscapes train",
+        licence="MIT; Cityscapes is for non-commercial research", source="sacmehta/EdgeNets"),
 }
 # fmt: on

@@ -102,10 +102,13 @@ def count_macs(model: ModelProto) -> tuple[int, dict[str, int]]:
 
 
 def count_params(model: ModelProto) -> int:
-    """Numbers in the constants of convolutions, matrix products, normalisations and slopes."""
+    """Numbers in the constants of convolutions, matrix products, normalisations and slopes.
+
+    Of a batch normalisation scale and shift count; its running mean and variance are no parameters.
+    """
     sizes = {k: v.size for k, v in initializers(model).items()}
     kinds = (*CONVOLUTIONS, "MatMul", "Gemm", "BatchNormalization", "PRelu")
-    names = {n for node in model.graph.node if node.op_type in kinds for n in node.input}
+    names = {n for node in model.graph.node if node.op_type in kinds for n in node.input[:3]}
     return sum(size for name, size in sizes.items() if name in names)
 
 

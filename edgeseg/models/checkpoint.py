@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from edgeseg.bundle import Bundle, Manifest, read_bundle, write_bundle
 from edgeseg.disk import writing_folder
@@ -23,7 +23,7 @@ def save_checkpoint(folder: Path, model: Network, manifest: Manifest) -> Bundle:
     manifest = dataclasses.replace(manifest, kind="checkpoint", params=params)
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     with writing_folder(folder) as aside:
-        save_file(state, aside / WEIGHTS)
+        (aside / WEIGHTS).write_bytes(save(state))
         bundle = write_bundle(aside, manifest)
     return Bundle(folder, bundle.manifest)
 
@@ -58,6 +58,11 @@ def fill_weights(model: Network, state: dict[str, torch.Tensor], where: str) -> 
             raise WeightsError(
                 f"{where}: '{key}' has shape {tuple(tensor.shape)}; "
                 f"the model expects {tuple(own[key].shape)}"
+            )
+        if not torch.isfinite(tensor).all():
+            raise WeightsError(
+                f"{where}: '{key}' holds nan or infinity; the file is damaged or its training "
+                "diverged"
             )
     model.load_state_dict(own | state)
 

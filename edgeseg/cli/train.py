@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -34,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    # Before torch is loaded: threads that wait shall sleep, not spin. On cores that others use too,
+    # spinning made ESPNet steps two to ten times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         from edgeseg.training.loop import train
     except ModuleNotFoundError as error:

@@ -10,7 +10,7 @@ from typing import Any
 
 from edgeseg.benchmarks.latency import StopRule
 from edgeseg.bundle import PRECISIONS
-from edgeseg.cli.output import add_json, add_threads, positive, print_json, three
+from edgeseg.cli.output import add_json, add_threads, amount, positive, print_json, three
 from edgeseg.dataset import SPLITS
 from edgeseg.errors import UsageError, guess
 from edgeseg.frame import FITS, ORDERS, format_size, parse_size
@@ -45,8 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fit", choices=FITS, help="how frames of another shape fit")
     parser.add_argument("--calib", metavar="KIND:PATH", help="frames for INT8 and gate: --data's")
     parser.add_argument("--limit", type=positive, help="frames for mIoU, evenly spread")
-    parser.add_argument("--seconds", type=float, default=3.0, help="timing at least so long")
-    parser.add_argument("--max-seconds", type=float, default=20.0, help="timing at most so long")
+    parser.add_argument("--seconds", type=amount, default=3.0, help="timing at least so long")
+    parser.add_argument("--max-seconds", type=amount, default=20.0, help="timing at most so long")
     parser.add_argument("--samples", type=positive, default=100, help="timing at least so many")
     foreign = parser.add_argument_group("for a foreign .onnx file")
     foreign.add_argument("--classes", help="class table: a name or a TOML file")

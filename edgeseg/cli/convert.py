@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from edgeseg.bundle import InputSpec, WeightsSpec
-from edgeseg.cli.output import three
+from edgeseg.cli.output import amount, three
 from edgeseg.errors import UsageError, guess
 from edgeseg.frame import FITS, ORDERS, format_size, parse_size
 from edgeseg.models.presets import PRESETS
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--classes", help="class table: a name or a TOML file")
     parser.add_argument("--mean", type=three, help="three numbers in pixel units (0 to 255): M,M,M")
     parser.add_argument("--std", type=three, help="three numbers in pixel units: S,S,S")
-    parser.add_argument("--divide", type=float, default=1.0, help="divide by this afterwards")
+    parser.add_argument("--divide", type=amount, default=1.0, help="divide by this afterwards")
     parser.add_argument("--order", choices=ORDERS, help="channel order that the network expects")
     parser.add_argument("--size", type=parse_size, help="input size HEIGHTxWIDTH that suits it")
     parser.add_argument("--fit", choices=FITS, default="pad", help="default: %(default)s")
@@ -103,7 +103,7 @@ def _spec(
     size: tuple[int, int] | None,
     fit: str,
 ) -> InputSpec:
-    if divide <= 0 or min(std) <= 0:
+    if min(divide, *std) <= 0:
         raise UsageError("--std and --divide must be positive")
     scaled = (std[0] * divide, std[1] * divide, std[2] * divide)
     fill = tuple(min(255, max(0, round(m))) for m in mean)

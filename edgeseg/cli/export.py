@@ -9,7 +9,7 @@ from typing import Any
 
 from edgeseg.bundle import PRECISIONS, Bundle
 from edgeseg.calibration.calibrators import METHODS
-from edgeseg.cli.output import add_json, positive, print_json, three
+from edgeseg.cli.output import add_json, amount, positive, print_json, three
 from edgeseg.export.gate import Budget
 from edgeseg.export.targets import EXPORTERS
 from edgeseg.frame import FITS, ORDERS, format_size, parse_size
@@ -49,13 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="argmax in the graph, or low-resolution scores decoded outside (default: labels)",
     )
     parser.add_argument("--method", default=METHOD, choices=METHODS, help="calibrator for int8")
-    parser.add_argument("--max-miou-drop", type=float, default=Budget().miou, metavar="POINTS")
+    parser.add_argument("--max-miou-drop", type=amount, default=Budget().miou, metavar="POINTS")
     parser.add_argument(
-        "--max-class-drop", type=float, default=Budget().per_class, metavar="POINTS"
+        "--max-class-drop", type=amount, default=Budget().per_class, metavar="POINTS"
     )
     parser.add_argument(
         "--max-float-share",
-        type=float,
+        type=amount,
         default=MAX_FLOAT_SHARE,
         help="share of the convolutions that int8 may leave in float (default: %(default)s)",
     )
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
         Budget(args.max_miou_drop, args.max_class_drop),
         args.max_float_share,
     )
-    out = args.out or Path(_name(args))
+    out = args.out or Path(_name(source, plan))
     bundle = export(source, plan, out, calib=args.calib, gate=args.gate, say=_say)
     print_json(args.json, result(bundle))
     if args.json != "-":
@@ -110,9 +110,9 @@ def result(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def _name(args: argparse.Namespace) -> str:
-    size = f"-{format_size(args.size)}" if args.size else ""
-    return f"{Path(args.model).stem}-{args.target}-{args.precision}{size}"
+def _name(source: Source, plan: Plan) -> str:
+    size = f"-{format_size(source.size)}" if source.size else ""
+    return f"{source.stem}-{plan.target}-{plan.precision}{size}"
 
 
 def _say(line: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -45,6 +46,17 @@ def print_json(target: str | None, content: Any) -> None:
         write_json(Path(target), content)
 
 
+def amount(text: str) -> float:
+    """A finite number of at least 0, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of at least 0")
+    return value
+
+
 @contextlib.contextmanager
 def progress(what: str) -> Iterator[Callable[[int, int], None]]:
     """A line on standard error that counts `what`; silent when that is no terminal."""
@@ -71,4 +83,6 @@ def three(text: str) -> tuple[float, float, float]:
         raise argparse.ArgumentTypeError(
             f"'{text}' is not three numbers, such as 123.7,116.3,103.5"
         ) from None
+    if not all(map(math.isfinite, (a, b, c))):
+        raise argparse.ArgumentTypeError(f"'{text}' holds nan or infinity")
     return a, b, c

@@ -139,7 +139,7 @@ def _built(
     source: Source, path: Path, suite: Suite, engines: Path, failed: list[dict[str, Any]], say: Say
 ) -> Iterator[Path]:
     size = source.size or (0, 0)
-    stem = f"{_stem(source.model)}-{format_size(size)}"
+    stem = f"{source.stem}-{format_size(size)}"
     if TORCH in suite.targets and path.is_dir():
         yield _torch_folder(source, path, engines / f"{stem}-torch-fp32")
     targets = [t for t in suite.targets if t != TORCH]
@@ -168,11 +168,6 @@ def _export(
     network: FloatNetwork, quantiser: Quantiser | None, plan: Plan, out: Path, say: Say
 ) -> Bundle:
     return export_network(network, quantiser if plan.precision == "int8" else None, plan, out, say)
-
-
-def _stem(model: str) -> str:
-    path = Path(model)
-    return path.stem if path.suffix == ".onnx" else path.name
 
 
 def _torch_folder(source: Source, path: Path, out: Path) -> Path:

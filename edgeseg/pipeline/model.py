@@ -15,6 +15,7 @@ from edgeseg.bundle import (
     read_bundle,
     read_manifest,
 )
+from edgeseg.disk import check_replaceable
 from edgeseg.errors import BundleError, UsageError, guess
 from edgeseg.frame import FITS, Size, format_size
 from edgeseg.labels import class_table
@@ -128,9 +129,14 @@ def convert(
     from edgeseg.models.network import build_model
     from edgeseg.models.published import read_published
 
+    check_replaceable(out)
     table = class_table(classes)
+    if void_outputs < 0:
+        raise UsageError(f"--void-outputs is {void_outputs}; expected 0 or more")
     model_spec = ModelSpec(name, dict(options), void_outputs)
     model = build_model(model_spec, len(table) + void_outputs)
+    if spec.size is not None:
+        check_size(spec.size, model.divisor, name)
     fill_weights(model, read_published(weights, model), str(weights))
     manifest = Manifest(
         kind="checkpoint",

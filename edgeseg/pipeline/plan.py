@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from edgeseg.bundle import PRECISIONS
 from edgeseg.errors import UsageError, guess
@@ -39,6 +40,11 @@ class Source:
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
 
+    @property
+    def stem(self) -> str:
+        """The model's name without folders and `.onnx`, to name what is made from it."""
+        return Path(self.model).name.removesuffix(".onnx")
+
 
 MAX_FLOAT_SHARE = 0.2
 """At most this share of the convolutions returns to float before the gate gives up."""
@@ -61,3 +67,5 @@ class Plan:
             )
         if self.target not in EXPORTERS:
             raise UsageError(f"unknown target '{self.target}'.{guess(self.target, EXPORTERS)}")
+        if not 0 <= self.max_float_share <= 1:
+            raise UsageError(f"--max-float-share is {self.max_float_share}; expected 0 to 1")

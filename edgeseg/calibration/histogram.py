@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 BINS = 2048
 """Bins on each side of zero."""
+SMALLEST = 2.0**-60
+"""A smaller extent has no bins of its own."""
 
 
 class Histogram:
@@ -31,13 +35,12 @@ class Histogram:
         self.low, self.high = min(self.low, low), max(self.high, high)
         self._grow(max(abs(low), abs(high)))
         assert self.exponent is not None
-        scale = np.float32(BINS * 2.0**-self.exponent)
-        bins = (values.ravel() * scale + np.float32(BINS)).astype(np.int32)
-        np.clip(bins, 0, 2 * BINS - 1, out=bins)
-        self.counts += np.bincount(bins, minlength=2 * BINS)
+        # Scaling by a power of two and rounding down are exact; so is adding whole numbers.
+        bins = np.floor(values.ravel() * np.float32(BINS * 2.0**-self.exponent)) + np.float32(BINS)
+        self.counts += np.bincount(bins.astype(np.int32), minlength=2 * BINS)
 
     def _grow(self, extent: float) -> None:
-        needed = int(np.floor(np.log2(max(extent, 2.0**-60)))) + 1
+        needed = math.frexp(max(extent, SMALLEST))[1]
         if self.exponent is None:
             self.exponent = needed
         for _ in range(needed - self.exponent):

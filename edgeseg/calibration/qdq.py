@@ -2,7 +2,7 @@
 
 Weights are symmetric int8 per output channel, activations symmetric int8 per tensor, zero points 0,
 biases float. Each quantised tensor gets one QuantizeLinear/DequantizeLinear pair, which all its
-quantised readers share.
+quantised readers share; so do convolutions of one weight.
 """
 
 from __future__ import annotations
@@ -32,14 +32,16 @@ def write_qdq(
     constants = initializers(model)
     readers = {p.layer: p for p in places}
     opened = {t: _activation(graph, t, ranges) for t in tensors(places)}
-    weights = {p.weight: _weight(graph, p, constants[p.weight]) for p in places}
+    first = {p.weight: p for p in reversed(places)}
+    weights = {name: _weight(graph, p, constants[name]) for name, p in first.items()}
     nodes: list[onnx.NodeProto] = []
     for name in [i.name for i in graph.input]:
         nodes.extend(opened.get(name, ()))
     for node in graph.node:
         place = readers.get(node.name)
         if place is not None:
-            nodes.append(weights[place.weight])
+            if place == first[place.weight]:
+                nodes.append(weights[place.weight])
             node.input[0] = opened[place.activation][1].output[0]
             node.input[1] = weights[place.weight].output[0]
         nodes.append(node)
@@ -48,7 +50,10 @@ def write_qdq(
     del graph.node[:]
     graph.node.extend(nodes)
     _drop_unread(graph)
-    onnx.checker.check_model(quantised)
+    try:
+        onnx.checker.check_model(quantised)
+    except onnx.checker.ValidationError as error:
+        raise GraphError(f"the graph can't be quantised: {error}") from error
     return quantised
 
 

@@ -24,12 +24,15 @@ SCHEMA = 1
 MANIFEST = "manifest.json"
 GATE_FRAMES = "gate/frames.npz"
 PRECISIONS = ("fp32", "fp16", "int8")
+WEIGHTED = ("deconvolution", "dupsample")
+"""Decodes whose weight and bias lie in decode.npz."""
 
 
 @dataclass(frozen=True)
 class ModelSpec:
     """Which builder makes the network: a name in `edgeseg.models.MODELS` and its options.
 
+    Wrappers follow the name after a plus; their options are tables: {"q": 3, "dsrl": {...}}.
     `void_outputs` are outputs behind the classes, which no label may hold: export cuts them off.
     """
 
@@ -71,20 +74,25 @@ class OutputSpec:
 
     kind "labels": uint8 (batch, height, width) at 1/stride of the input.
     kind "scores": (batch, channels, height, width) float at 1/stride of the input; `decode` names
-    the last linear upsampling, which makes it `factor` times larger: "bilinear" (half-pixel),
-    or "deconvolution" (kernel `factor` x `factor`, same stride; weight and bias in decode.npz).
+    the last linear upsampling, which makes it `factor` times larger: "bilinear" (half-pixel), or
+    one of WEIGHTED: "deconvolution" (kernel `factor` x `factor`, same stride; weight and bias in
+    decode.npz) and "dupsample" (the same arithmetic; the weight is the basis of label patches).
+    Labels are `scale` times as high and as wide as the input: 2 for super-resolution.
     """
 
     kind: str = "labels"
     stride: int = 1
     decode: str | None = None
     factor: int = 1
+    scale: int = 1
 
     def __post_init__(self) -> None:
         if self.kind not in ("labels", "scores"):
             raise ValueError(f"output kind is '{self.kind}'; expected labels or scores")
         if (self.kind == "scores") != (self.decode is not None):
             raise ValueError("decode belongs to kind 'scores' and to no other")
+        if self.scale < 1:
+            raise ValueError(f"output scale is {self.scale}; expected 1 or more")
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,15 @@ def place(frame: Size, network: Size, fit: str) -> Placement:
     return Placement(frame, network, whole, full)
 
 
+def enlarged(placement: Placement, scale: int) -> Placement:
+    """The same placement in labels that are `scale` times as high and as wide as the input."""
+    if scale == 1:
+        return placement
+    target, (height, width) = placement.target, placement.network
+    box = Box(*(scale * side for side in (target.top, target.left, target.bottom, target.right)))
+    return Placement(placement.frame, (scale * height, scale * width), placement.source, box)
+
+
 def prepare(
     frame: np.ndarray,
     placement: Placement,
@@ -144,6 +153,7 @@ def prepare_labels(labels: np.ndarray, placement: Placement) -> np.ndarray:
 def restore(labels: np.ndarray, placement: Placement, out: np.ndarray | None = None) -> np.ndarray:
     """(h, w) uint8 labels at any stride of the input -> (H, W) uint8 labels of the frame.
 
+    Labels may be larger than the input, too: each pixel takes the nearest.
     Pixels of the frame that the network did not see (fit "crop") are `IGNORE`.
     """
     source, target = placement.source, placement.target

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgeseg.dataset import Dataset
 from edgeseg.errors import DataError
-from edgeseg.frame import prepare_labels
+from edgeseg.frame import enlarged, prepare_labels
 from edgeseg.metrics import RULE, ConfusionMatrix
 from edgeseg.runtime.segmenter import Segmenter
 
@@ -104,6 +104,6 @@ def _pair(
     placement = segmenter.placement((image.shape[0], image.shape[1]))
     labels = segmenter.segment(image, at=at)
     if at == "network":
-        return prepare_labels(truth, placement), labels
+        return prepare_labels(truth, enlarged(placement, segmenter.output.scale)), labels
     seen = placement.source.slices
     return truth[seen], labels[seen]

@@ -119,7 +119,7 @@ def _input(spec: InputSpec) -> str:
 def _output(output: OutputSpec) -> str:
     at = "at full size" if output.stride == 1 else f"at 1/{output.stride} of the input"
     if output.kind == "labels":
-        return f"labels {at}"
+        return f"labels {at}" if output.scale == 1 else f"labels at {output.scale}x the input"
     return f"scores {at}, decoded by {output.decode} x{output.factor} and argmax"
 
 

@@ -25,7 +25,9 @@ from torch import nn
 from edgeseg.bundle import Bundle, OutputSpec
 from edgeseg.errors import UsageError
 from edgeseg.models.checkpoint import load_checkpoint
+from edgeseg.models.dupsample import Reconstruct
 from edgeseg.models.network import Bilinear, Network
+from edgeseg.models.wrapper import Wrapper
 
 OPSET = 18
 
@@ -43,10 +45,24 @@ COUNTED = {
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """Branches that only training needs, and what they would cost in the exported graph."""
+
+    branches: tuple[str, ...]
+    params: int
+    macs: int
+
+    def __str__(self) -> str:
+        names = " and ".join(self.branches)
+        macs = f"{self.macs / 1e6:,.1f} M MACs"
+        return f"left out {names}: {self.params:,} parameters and {macs} saved"
+
+
+@dataclass(frozen=True)
 class FloatGraph:
     """A float ONNX graph and what belongs to it.
 
-    `weight` and `bias` are the last deconvolution's when `output.decode` is "deconvolution".
+    `weight` and `bias` are the last layer's when `output.decode` is one of WEIGHTED.
     """
 
     model: onnx.ModelProto
@@ -56,6 +72,7 @@ class FloatGraph:
     uncounted: dict[str, int]
     weight: np.ndarray | None = None
     bias: np.ndarray | None = None
+    left_out: LeftOut | None = None
 
 
 class Deployed(nn.Module):
@@ -97,7 +114,9 @@ def to_onnx(
     """
     network, bundle = load_checkpoint(folder)
     classes = len(bundle.manifest.table)
+    left_out = _left_out(network, size)
     network.cut(classes)
+    network.deploy()
     deployed = Deployed(network, bundle, order, scores).eval()
     image = torch.zeros(batch, *size, 3, dtype=torch.uint8)
     with _quiet():
@@ -116,10 +135,30 @@ def to_onnx(
     macs, uncounted = count_macs(network, size)
     output, weight, bias = _output(network, deployed, size, classes)
     params = sum(p.numel() for p in network.parameters())
-    return FloatGraph(program.model_proto, output, params, macs, uncounted, weight, bias)
+    return FloatGraph(program.model_proto, output, params, macs, uncounted, weight, bias, left_out)
 
 
-def count_macs(network: Network, size: tuple[int, int]) -> tuple[int, dict[str, int]]:
+class _Trained(nn.Module):
+    """A wrapped network's training form as one graph."""
+
+    def __init__(self, network: Wrapper) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(self.network.outputs(image).values())
+
+
+def _left_out(network: Network, size: tuple[int, int]) -> LeftOut | None:
+    """What `network.deploy()` will remove; None where there is nothing."""
+    if not isinstance(network, Wrapper) or not network.branches():
+        return None
+    params = sum(p.numel() for branch in network.branches().values() for p in branch.parameters())
+    macs = count_macs(_Trained(network), size)[0] - count_macs(network, size)[0]
+    return LeftOut(tuple(network.branches()), params, macs)
+
+
+def count_macs(network: nn.Module, size: tuple[int, int]) -> tuple[int, dict[str, int]]:
     """Multiply-adds of one frame by fvcore, and the operators it has no rule for, with counts."""
     analysis = FlopCountAnalysis(network, torch.zeros(1, 3, *size))
     analysis.clear_op_handles().set_op_handle(**COUNTED)
@@ -133,20 +172,26 @@ def count_macs(network: Network, size: tuple[int, int]) -> tuple[int, dict[str, 
 def _output(
     network: Network, deployed: Deployed, size: tuple[int, int], classes: int
 ) -> tuple[OutputSpec, np.ndarray | None, np.ndarray | None]:
+    scale = network.scale
     if not deployed.scores:
-        return OutputSpec("labels"), None, None
+        return OutputSpec("labels", scale=scale), None, None
     last = network.upsample
     if isinstance(last, Bilinear) and last.align_corners:
         raise UsageError(
             "the last upsampling aligns corners, which no decode does; export labels instead"
         )
     if isinstance(last, Bilinear):
-        return OutputSpec("scores", last.factor, "bilinear", last.factor), None, None
+        factor = last.factor
+        return OutputSpec("scores", factor // scale, "bilinear", factor, scale), None, None
     if isinstance(last, nn.ConvTranspose2d):
-        weight = last.weight.detach().numpy()
-        bias = np.zeros(classes, np.float32) if last.bias is None else last.bias.detach().numpy()
         factor = int(last.stride[0])
-        return OutputSpec("scores", factor, "deconvolution", factor), weight, bias
+        bias = np.zeros(classes, np.float32) if last.bias is None else last.bias.detach().numpy()
+        output = OutputSpec("scores", factor // scale, "deconvolution", factor, scale)
+        return output, last.weight.detach().numpy(), bias
+    if isinstance(last, Reconstruct):
+        factor = last.factor
+        output = OutputSpec("scores", factor // scale, "dupsample", factor, scale)
+        return output, last.weight.detach().numpy(), np.zeros(classes, np.float32)
     raise UsageError(
         f"the last layer is a {type(last).__name__}, which has no decode; export labels instead"
     )

@@ -11,10 +11,12 @@ import torch
 from torch import nn
 
 from edgeseg.errors import UsageError
-from edgeseg.models.network import Bilinear, Network
+from edgeseg.models.network import Bilinear, Maps, Network
 
 EPS = 1e-3
 BRANCHES = 5
+FEATURES = ("stem", "level1", "level2", "level3")
+"""Names of the encoder's maps at 1/2, 1/2, 1/4 and 1/8."""
 SKIPS = {"stem": 16, "join": 19}
 """What the decoder's last convolution sees of 1/2: the stem alone, or joined with the image."""
 
@@ -95,15 +97,21 @@ class Encoder(nn.Module):
 class ESPNetC(Network):
     """The encoder and a 1x1 classifier at 1/8, bilinear x8 behind it."""
 
+    HEAD = ("classifier", "upsample")
+
     def __init__(self, outputs: int, q: int, p: int = 2) -> None:
         super().__init__()
         self.encoder = Encoder(p, q)
         self.classifier = nn.Conv2d(256, outputs, 1, bias=False)
         self.upsample = Bilinear(8)
 
-    def scores(self, image: torch.Tensor) -> torch.Tensor:
-        """(N, 3, H, W) -> (N, outputs, H / 8, W / 8)."""
-        result: torch.Tensor = self.classifier(self.encoder(image)[-1])
+    def features(self, image: torch.Tensor) -> Maps:
+        """The maps of FEATURES."""
+        return dict(zip(FEATURES, self.encoder(image), strict=True))
+
+    def head(self, features: Maps) -> torch.Tensor:
+        """-> (N, outputs, H / 8, W / 8)."""
+        result: torch.Tensor = self.classifier(features["level3"])
         return result
 
     def cut(self, outputs: int) -> None:
@@ -118,6 +126,8 @@ class ESPNet(Network):
     `skip` is one of SKIPS: the published Cityscapes files were trained with "stem", the CamVid file
     with "join".
     """
+
+    HEAD = ("project3", "norm3", "up3", "project2", "join", "fuse", "up2", "last", "upsample")
 
     def __init__(self, outputs: int, q: int, p: int = 2, skip: str = "join") -> None:
         super().__init__()
@@ -139,9 +149,13 @@ class ESPNet(Network):
             outputs, outputs, 2, stride=2, bias=False
         )
 
-    def scores(self, image: torch.Tensor) -> torch.Tensor:
-        """(N, 3, H, W) -> (N, outputs, H / 2, W / 2), before the last deconvolution."""
-        stem, level1, level2, level3 = self.encoder(image)
+    def features(self, image: torch.Tensor) -> Maps:
+        """The maps of FEATURES."""
+        return dict(zip(FEATURES, self.encoder(image), strict=True))
+
+    def head(self, features: Maps) -> torch.Tensor:
+        """-> (N, outputs, H / 2, W / 2), before the last deconvolution."""
+        stem, level1, level2, level3 = (features[name] for name in FEATURES)
         coarse = self.up3(self.norm3(self.project3(level3)))
         joined = self.fuse(self.join(torch.cat([self.project2(level2), coarse], 1)))
         skip = stem if self.skip == "stem" else level1

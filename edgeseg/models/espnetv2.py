@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from edgeseg.errors import UsageError
-from edgeseg.models.network import Bilinear, Network
+from edgeseg.models.network import Bilinear, Maps, Network
 from edgeseg.models.pooling import adaptive_pool, scaled
 
 BRANCHES = 4
@@ -207,6 +207,7 @@ class ESPNetv2(Network):
     """ESPNetv2 of width `s`, one of WIDTHS; `pyramid` is the width of the pyramids' branches."""
 
     divisor = 16
+    HEAD = ("pyramids", "skips", "joins", "last", "upsample")
 
     def __init__(self, outputs: int, s: float, pyramid: int = PYRAMID) -> None:
         super().__init__()
@@ -229,9 +230,13 @@ class ESPNetv2(Network):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def scores(self, image: torch.Tensor) -> torch.Tensor:
-        """(N, 3, H, W) -> (N, outputs, H / 2, W / 2)."""
-        *levels, x = self.encoder(image)
+    def features(self, image: torch.Tensor) -> Maps:
+        """level1 to level4 at 1/2, 1/4, 1/8 and 1/16."""
+        return {f"level{i}": level for i, level in enumerate(self.encoder(image), 1)}
+
+    def head(self, features: Maps) -> torch.Tensor:
+        """-> (N, outputs, H / 2, W / 2)."""
+        *levels, x = features.values()
         for pyramid, skip, join in zip(self.pyramids, self.skips, self.joins, strict=True):
             level = levels.pop()
             x = join(skip(level) + resize(pyramid(x), (int(level.shape[2]), int(level.shape[3]))))

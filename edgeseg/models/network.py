@@ -4,37 +4,64 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from typing import cast
+from collections.abc import Mapping
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from edgeseg.bundle import ModelSpec
-from edgeseg.errors import UsageError, guess
-from edgeseg.models import MODELS
+from edgeseg.errors import UsageError
+from edgeseg.models import MODELS, WRAPPERS, Entry, split_name
+from edgeseg.recipe import from_table
+
+Maps = dict[str, torch.Tensor]
+"""Feature maps (N, C, h, w) by name."""
 
 
 class Network(nn.Module, ABC):
-    """(N, 3, H, W) float32 normalised -> (N, outputs, H, W) float32 logits.
+    """(N, 3, H, W) float32 normalised -> (N, outputs, scale H, scale W) float32 logits.
 
     `forward` is `upsample(scores(x))`: `upsample` is the last linear layer, which can be taken out
-    of the exported graph and fused with argmax.
+    of the exported graph and fused with argmax. `scores` is `head(features(x))`: what wrappers
+    such as DSRL share or replace.
     """
 
     divisor = 8
     """Height and width must be multiples of this."""
+    scale = 1
+    """Height of the labels over height of the input, and the same for the width."""
+    HEAD: tuple[str, ...] = ()
+    """Modules that `features` does not need: a wrapper with a head of its own removes them."""
     upsample: nn.Module
 
-    @abstractmethod
+    def features(self, image: torch.Tensor) -> Maps:
+        """(N, 3, H, W) -> the encoder's maps by name; the last is the deepest.
+
+        Heights and widths are those of the image over powers of two.
+        """
+        raise UsageError(
+            f"{type(self).__name__} names no features; wrappers need them: define `features`, "
+            "`head` and HEAD"
+        )
+
+    def head(self, features: Maps) -> torch.Tensor:
+        """Features -> (N, C, h, w): the rest of `scores`."""
+        raise NotImplementedError(f"{type(self).__name__} defines `features` without `head`")
+
     def scores(self, image: torch.Tensor) -> torch.Tensor:
         """(N, 3, H, W) -> (N, C, h, w): everything before the last linear upsampling."""
+        return self.head(self.features(image))
 
     @abstractmethod
     def cut(self, outputs: int) -> None:
         """Keep only the first `outputs` outputs of the last layer (void is behind the classes)."""
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Logits at the size of the input."""
+    def deploy(self) -> None:
+        """Drop what only training needs; the labels stay the same."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor | Maps:
+        """Logits at `scale` times the size of the input."""
         return cast("torch.Tensor", self.upsample(self.scores(image)))
 
 
@@ -55,13 +82,33 @@ class Bilinear(nn.Module):
 
 
 def build_model(spec: ModelSpec, outputs: int) -> Network:
-    """The network of that name with fresh weights and `outputs` output channels."""
-    if spec.name not in MODELS:
-        raise UsageError(f"unknown model '{spec.name}'.{guess(spec.name, MODELS)}")
-    entry = MODELS[spec.name]
-    module, _, name = entry.builder.partition(":")
-    builder = getattr(importlib.import_module(module), name)
+    """The network of that name with fresh weights and `outputs` output channels.
+
+    `spec.options` are the host's; those of a wrapper are a table under its name.
+    """
+    host, wrappers = split_name(spec.name)
+    tables = {key: value for key, value in spec.options.items() if key in WRAPPERS}
+    options = {key: value for key, value in spec.options.items() if key not in WRAPPERS}
+    for key in tables:
+        if key not in wrappers:
+            raise UsageError(f"options hold a table '{key}'; model '{spec.name}' has no '+{key}'")
+    entry = MODELS[host]
     try:
-        return cast("Network", builder(outputs=outputs, **entry.arguments, **spec.options))
+        network: Network = _load(entry)(outputs=outputs, **entry.arguments, **options)
     except TypeError as error:
-        raise UsageError(f"model '{spec.name}' does not take {spec.options}: {error}") from error
+        raise UsageError(f"model '{host}' does not take {options}: {error}") from error
+    for key in wrappers:
+        network = _wrap(key, network, outputs, tables.get(key, {}))
+    return network
+
+
+def _wrap(key: str, host: Network, outputs: int, table: Mapping[str, Any]) -> Network:
+    """`host` inside the wrapper of that name; a table that it does not take is a RecipeError."""
+    wrapper = _load(WRAPPERS[key])
+    options = from_table(wrapper.OPTIONS, dict(table), f"options of '{key}'")
+    return cast("Network", wrapper(host, outputs, options))
+
+
+def _load(entry: Entry) -> Any:
+    module, _, name = entry.builder.partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -17,7 +17,7 @@ from edgeseg.errors import BundleError, EngineError, GraphError, UsageError
 from edgeseg.export.foreign import adopt
 from edgeseg.export.gate import MIN_FRAMES, GateFrames
 from edgeseg.export.simplify import simplify
-from edgeseg.frame import place, prepare, prepare_labels, resize_labels
+from edgeseg.frame import enlarged, format_size, place, prepare, prepare_labels, resize_labels
 from edgeseg.graph import check_interface, count_macs, count_params
 from edgeseg.labels import IGNORE, class_table
 from edgeseg.metrics import agreement
@@ -78,6 +78,8 @@ def _checkpoint(bundle: Bundle, source: Source, gate: Dataset, say: Say) -> Floa
             bundle.folder, size=size, batch=source.batch, order=order, scores=source.scores
         )
         graph = simplify(many.model)
+    if exported.left_out:
+        say(f"{exported.left_out} at {format_size(size)}")
     manifest = dataclasses.replace(
         bundle.manifest,
         kind="network",
@@ -213,7 +215,7 @@ def gate_inputs(
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
     """Prepared frames of a data set, their truth if its classes are the model's, their padding.
 
-    (N, h, w, 3) uint8, (N, h, w) uint8 or None, (N, h, w) bool.
+    (N, h, w, 3) uint8, (N, s h, s w) uint8 or None, (N, s h, s w) bool; s is the output's scale.
     """
     if len(dataset) < MIN_FRAMES:
         raise UsageError(
@@ -225,6 +227,7 @@ def gate_inputs(
     for sample in dataset:
         images.append(prepared(sample.image, manifest.input))
         placement = place(sample.labels.shape, images[-1].shape[:2], manifest.input.fit)
+        placement = enlarged(placement, manifest.output.scale)
         truth.append(prepare_labels(sample.labels, placement))
         padding.append(np.ones(truth[-1].shape, bool))
         padding[-1][placement.target.slices] = False

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeseg.bundle import OutputSpec
+from edgeseg.bundle import WEIGHTED, OutputSpec
 from edgeseg.errors import EngineError
 
 
@@ -20,11 +20,12 @@ def decode(
     """(N, C, h, w) float32 scores -> (N, h * factor, w * factor) uint8 labels."""
     if output.decode == "bilinear":
         return bilinear(scores, output.factor)
-    if output.decode == "deconvolution":
+    if output.decode in WEIGHTED:
         if weight is None or bias is None:
-            raise EngineError("decode 'deconvolution' needs its weight and bias (decode.npz)")
+            raise EngineError(f"decode '{output.decode}' needs its weight and bias (decode.npz)")
         return deconvolution(scores, weight, bias)
-    raise EngineError(f"unknown decode '{output.decode}'; expected bilinear or deconvolution")
+    known = ", ".join(("bilinear", *WEIGHTED))
+    raise EngineError(f"unknown decode '{output.decode}'; expected one of {known}")
 
 
 def bilinear(scores: np.ndarray, factor: int) -> np.ndarray:

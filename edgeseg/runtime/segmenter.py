@@ -11,7 +11,7 @@ from types import TracebackType
 
 import numpy as np
 
-from edgeseg.bundle import Bundle, InputSpec, read_bundle
+from edgeseg.bundle import WEIGHTED, Bundle, InputSpec, read_bundle
 from edgeseg.errors import BundleError, EngineError, FrameError, UsageError
 from edgeseg.frame import Placement, Size, check_frame, check_order, place, prepare, restore
 from edgeseg.labels import ClassTable
@@ -83,7 +83,7 @@ class Segmenter:
                 "a Segmenter takes one frame at a time: export with --batch 1"
             )
         self._weight = self._bias = None
-        if self.output.decode == "deconvolution":
+        if self.output.decode in WEIGHTED:
             with np.load(bundle.path("decode.npz")) as arrays:
                 self._weight, self._bias = arrays["weight"], arrays["bias"]
         self._local = threading.local()

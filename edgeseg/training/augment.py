@@ -24,7 +24,7 @@ def crop(
     fill: tuple[int, int, int],
     generator: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Frame and labels -> (h, w, 3) uint8 and (h, w) uint8 of `size`.
+    """Frame and labels -> (h, w, 3) uint8 and (h, w) uint8, both of `size`: that of the labels.
 
     Where the scaled frame is smaller than the crop, the rest is `fill` and IGNORE. Always draws the
     same number of random values, so that one setting does not shift another.

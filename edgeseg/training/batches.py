@@ -18,6 +18,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from edgeseg.dataset import Dataset, Sample
 from edgeseg.errors import EdgesegError, TrainingError
+from edgeseg.frame import resize_image
 from edgeseg.training.augment import crop
 from edgeseg.training.plan import Input, Recipe
 
@@ -27,24 +28,33 @@ Key = tuple[int, int]
 
 @dataclass(frozen=True)
 class Batch:
-    """Images (N, 3, H, W) float32 normalised, labels (N, H, W) int64, names of the frames."""
+    """Images (N, 3, H, W) float32 normalised, labels (N, s H, s W) int64, names of the frames.
+
+    s is the model's `scale`; `sharp` are the images at the size of the labels, where asked for.
+    """
 
     images: Tensor
     labels: Tensor
     names: tuple[str, ...]
+    sharp: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Crops:
-    """What the loader hands over: images (N, H, W, 3) uint8, labels (N, H, W) uint8, names."""
+    """What the loader hands over: images (N, H, W, 3) uint8, labels (N, s H, s W) uint8, names.
+
+    `sharp` are the images at the size of the labels, (N, s H, s W, 3) uint8, where asked for.
+    """
 
     images: Tensor
     labels: Tensor
     names: tuple[str, ...]
+    sharp: Tensor | None = None
 
     def pin_memory(self) -> Crops:
         """The same in page-locked memory (the loader calls it)."""
-        return Crops(self.images.pin_memory(), self.labels.pin_memory(), self.names)
+        sharp = None if self.sharp is None else self.sharp.pin_memory()
+        return Crops(self.images.pin_memory(), self.labels.pin_memory(), self.names, sharp)
 
 
 @dataclass
@@ -89,17 +99,34 @@ class Steps(Sampler[list[Key]]):
         return self.stop - self.start
 
 
-Item = tuple[str, np.ndarray, np.ndarray]
+@dataclass(frozen=True)
+class Asked:
+    """What a model asks of its crops: labels `scale` times the size; `sharp` images beside them."""
+
+    scale: int = 1
+    sharp: bool = False
+
+
+@dataclass(frozen=True)
+class Item:
+    """One crop: (h, w, 3) uint8 image, (s h, s w) uint8 labels, (s h, s w, 3) uint8 sharp image."""
+
+    name: str
+    image: np.ndarray
+    labels: np.ndarray
+    sharp: np.ndarray | None
 
 
 class RandomCrops(TorchDataset[Item | EdgesegError]):
-    """Key -> (name, image, labels): the random values are a function of (seed, epoch, frame).
+    """Key -> Item: the random values are a function of (seed, epoch, frame).
 
-    An error is handed over as a value: a worker process would wrap it in its traceback.
+    A crop is made at the size of the labels; the image for the network is that one made smaller as
+    the runtime would do it. An error is handed over as a value: a worker process would wrap it in
+    its traceback.
     """
 
-    def __init__(self, data: Dataset, recipe: Recipe) -> None:
-        self.data, self.recipe = data, recipe
+    def __init__(self, data: Dataset, recipe: Recipe, asked: Asked = Asked()) -> None:
+        self.data, self.recipe, self.asked = data, recipe, asked
 
     def __getitem__(self, key: Key) -> Item | EdgesegError:
         epoch, index = key
@@ -109,14 +136,25 @@ class RandomCrops(TorchDataset[Item | EdgesegError]):
             sample = self.data[index]
         except EdgesegError as error:
             return error
-        fill = recipe.input.fill_rgb
-        return (sample.name, *crop(sample, recipe.size, recipe.augment, fill, generator))
+        height, width = recipe.size
+        large = (height * self.asked.scale, width * self.asked.scale)
+        sharp, labels = crop(sample, large, recipe.augment, recipe.input.fill_rgb, generator)
+        image = sharp if large == recipe.size else resize_image(sharp, recipe.size)
+        return Item(sample.name, image, labels, sharp if self.asked.sharp else None)
 
 
-def load(data: Dataset, recipe: Recipe, order: Order, start: int, *, pin: bool) -> Iterator[Crops]:
+def load(
+    data: Dataset,
+    recipe: Recipe,
+    order: Order,
+    start: int,
+    *,
+    pin: bool,
+    asked: Asked = Asked(),
+) -> Iterator[Crops]:
     """The batches of steps `start` to the recipe's last."""
     loader = DataLoader(
-        RandomCrops(data, recipe),
+        RandomCrops(data, recipe, asked),
         batch_sampler=Steps(order, start, recipe.steps),
         collate_fn=_collate,
         num_workers=recipe.workers,
@@ -144,9 +182,11 @@ def _collate(items: list[Item | EdgesegError]) -> Crops | EdgesegError:
         if isinstance(item, EdgesegError):
             return item
         good.append(item)
-    images = torch.from_numpy(np.stack([image for _, image, _ in good]))
-    labels = torch.from_numpy(np.stack([labels for _, _, labels in good]))
-    return Crops(images, labels, tuple(name for name, _, _ in good))
+    images = torch.from_numpy(np.stack([item.image for item in good]))
+    labels = torch.from_numpy(np.stack([item.labels for item in good]))
+    sharp = [item.sharp for item in good if item.sharp is not None]
+    names = tuple(item.name for item in good)
+    return Crops(images, labels, names, torch.from_numpy(np.stack(sharp)) if sharp else None)
 
 
 def _leave_signals(worker: int) -> None:

@@ -54,9 +54,17 @@ def keep_recipe(folder: Path, source: str) -> None:
 
 
 def write_result(
-    folder: Path, recipe: Recipe, seconds: float, frames: int, scores: dict[str, Scores]
+    folder: Path,
+    recipe: Recipe,
+    seconds: float,
+    frames: int,
+    scores: dict[str, Scores],
+    basis: dict[str, float] | None = None,
 ) -> None:
-    """Write eval.json: the first size's mIoU and IoU per class on top, every size below."""
+    """Write eval.json: the first size's mIoU and IoU per class on top, every size below.
+
+    `basis` says what DUpsampling's W loses of the labels: the bound of all that it can reach.
+    """
     first = next(iter(scores.values()))
     sizes = {
         size: {"miou": s.miou, "per_class": s.per_class, "pixel_accuracy": s.pixel_accuracy}
@@ -76,6 +84,8 @@ def write_result(
         "seconds": round(seconds, 1),
         "recipe": recipe.digest(),
     }
+    if basis is not None:
+        content["dupsample"] = basis
     write_json(folder / RESULT, content)
 
 

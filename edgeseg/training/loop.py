@@ -19,11 +19,11 @@ from edgeseg.models.checkpoint import save_checkpoint
 from edgeseg.training import folder as run_folder
 from edgeseg.training import start
 from edgeseg.training.batches import Order, load
+from edgeseg.training.branches import asked_of_crops, build_loss
 from edgeseg.training.curves import CURVES, draw_curves
 from edgeseg.training.distributed import World, join, leave, restarts, together
 from edgeseg.training.evaluation import evaluate
 from edgeseg.training.journal import Journal, Progress, Row, read_log
-from edgeseg.training.losses import CrossEntropy
 from edgeseg.training.plan import Recipe
 from edgeseg.training.state import STATE, State, load_state, save_state
 from edgeseg.training.step import Measured, Stepper
@@ -71,10 +71,12 @@ class Run:
         model, self.spec = start.open_model(recipe, self.classes)
         known = state.constants.get("class_weights") if state else None
         weights = start.loss_weights(recipe, self.data.train, known, self._say)
-        self.constants = {} if weights is None else {"class_weights": weights}
-        loss = CrossEntropy(
-            recipe.loss, len(self.classes), None if weights is None else weights.to(world.device)
-        )
+        known = state.constants.get("dupsample") if state else None
+        self.basis = start.settle_basis(recipe, model, self.data, known, self._say)
+        constants = {"class_weights": weights, "dupsample": self.basis}
+        self.constants = {k: v for k, v in constants.items() if v is not None}
+        weights = None if weights is None else weights.to(world.device)
+        loss = build_loss(recipe, model, len(self.classes), weights)
         self.stepper = Stepper(recipe, world, model, loss)
         if state:
             self._take(state)
@@ -119,7 +121,8 @@ class Run:
         pin = self.world.device.type == "cuda"
         began = mark = time.monotonic()
         losses: list[Measured] = []
-        for crops in load(self.data.train, recipe, order, self.step, pin=pin):
+        asked = asked_of_crops(self.stepper.model)
+        for crops in load(self.data.train, recipe, order, self.step, pin=pin, asked=asked):
             measured = self.stepper.train(self.step, crops)
             losses.append(measured)
             self.step += 1
@@ -127,9 +130,9 @@ class Run:
             seconds = self.before + time.monotonic() - began
             rate = len(losses) / max(time.monotonic() - mark, 1e-9)
             self._show(measured, rate)
-            asked = recipe.eval_every and self.step % recipe.eval_every == 0
-            miou = self._evaluate(last=last, seconds=seconds) if last or asked else None
-            if last or asked or self.step % recipe.log_every == 0:
+            due = recipe.eval_every and self.step % recipe.eval_every == 0
+            miou = self._evaluate(last=last, seconds=seconds) if last or due else None
+            if last or due or self.step % recipe.log_every == 0:
                 if journal:
                     journal.add(*self._row(losses, seconds, rate, miou))
                 losses, mark = [], time.monotonic()
@@ -171,9 +174,8 @@ class Run:
             scores[format_size(size)] = matrix.scores(self.classes.names)
         first = next(iter(scores.values()))
         if last and self.world.leads:
-            run_folder.write_result(
-                self.folder, self.recipe, seconds, len(self.data.evaluation), scores
-            )
+            frames = len(self.data.evaluation)
+            run_folder.write_result(self.folder, self.recipe, seconds, frames, scores, self.basis)
         return first.miou
 
     def save(self, seconds: float) -> None:

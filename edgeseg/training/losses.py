@@ -43,9 +43,10 @@ class CrossEntropy:
     def __init__(self, plan: LossPlan, classes: int, weights: Tensor | None = None) -> None:
         self.plan, self.classes, self.weights = plan, classes, weights
 
-    def __call__(self, outputs: Tensor, batch: Batch) -> dict[str, Term]:
+    def __call__(self, outputs: Tensor | dict[str, Tensor], batch: Batch) -> dict[str, Term]:
         """{"ce": term}; the count is the sum of the kept pixels' class weights."""
-        logits, labels = outputs[:, : self.classes].float(), batch.labels
+        logits = outputs["logits"] if isinstance(outputs, dict) else outputs
+        logits, labels = logits[:, : self.classes].float(), batch.labels
         losses = self._losses(logits, labels)
         keep = labels != IGNORE
         if self.plan.ohem_threshold:

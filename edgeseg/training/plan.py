@@ -11,6 +11,7 @@ from typing import Any
 from edgeseg.dataset import SPLITS
 from edgeseg.errors import guess
 from edgeseg.frame import FITS, ORDERS, Size, format_size
+from edgeseg.models import WRAPPERS
 
 RUN_KEYS = (
     "workers", "cache", "device", "save_every", "log_every", "eval_every", "eval_data",
@@ -137,11 +138,50 @@ class LossPlan:
 
 
 @dataclass(frozen=True)
+class DsrlPlan:
+    """Weights of the terms beside cross-entropy: `mse` of the image, `fa` of the affinities.
+
+    The defaults are the paper's (Wang et al. 2020). `subsample` is the side, in pixels of the
+    input, of the cells between which affinities are taken.
+    """
+
+    mse: float = 0.1
+    fa: float = 1.0
+    subsample: int = 8
+
+    def __post_init__(self) -> None:
+        for key in ("mse", "fa"):
+            _least(key, getattr(self, key), 0)
+        _least("subsample", self.subsample, 1)
+
+
+@dataclass(frozen=True)
+class DupsamplePlan:
+    """W is found from at most `patches` patches of training labels, spread over all frames.
+
+    `compressed` weighs |F - Y'|^2, scores against compressed labels (Tian et al. 2019),
+    beside `cross_entropy`; 1 and 0 pre-train, to be followed by a run with `init`.
+    """
+
+    patches: int = 16384
+    compressed: float = 0.0
+    cross_entropy: float = 1.0
+
+    def __post_init__(self) -> None:
+        _least("patches", self.patches, 1)
+        for key in ("compressed", "cross_entropy"):
+            _least(key, getattr(self, key), 0)
+        if not self.compressed + self.cross_entropy:
+            raise ValueError("compressed and cross_entropy are both 0; nothing would be learned")
+
+
+@dataclass(frozen=True)
 class AugmentPlan:
     """Random changes of a frame.
 
-    `scale` is the range of sizes relative to the frame (log-uniform), `flip` the probability of
-    a mirror image; brightness, contrast and saturation change by at most that share.
+    `scale` is the range of sizes of the labels relative to the frame (log-uniform; the network's
+    input is half as large with `+dsrl`), `flip` the probability of a mirror image; brightness,
+    contrast and saturation change by at most that share.
     """
 
     scale: tuple[float, float] = (1.0, 1.0)
@@ -203,6 +243,8 @@ class Recipe:
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     loss: LossPlan = LossPlan()
+    dsrl: DsrlPlan = DsrlPlan()
+    dupsample: DupsamplePlan = DupsamplePlan()
     augment: AugmentPlan = AugmentPlan()
     weights: WeightsPlan = WeightsPlan()
 
@@ -218,6 +260,10 @@ class Recipe:
         _among("device", self.device, ("auto", "cpu", "cuda"))
         _among("split", self.split, SPLITS)
         _among("eval_split", self.eval_split, SPLITS)
+        for key in WRAPPERS:
+            given = getattr(self, key) != type(getattr(self, key))()
+            if given and key not in self._wrappers:
+                raise ValueError(f"[{key}] belongs to models '...+{key}'; model is '{self.model}'")
         if self.schedule.warmup >= self.steps:
             raise ValueError(f"warmup is {self.schedule.warmup} of {self.steps} steps")
 
@@ -226,10 +272,15 @@ class Recipe:
         """The network sizes at which mIoU is measured; the first one goes into the log."""
         return self.eval_sizes or (self.size,)
 
+    @property
+    def _wrappers(self) -> list[str]:
+        return self.model.split("+")[1:]
+
     def what_matters(self) -> dict[str, Any]:
         """`key.subkey` -> value of all that the weights depend on, as JSON would hold it."""
         content = json.loads(json.dumps(dataclasses.asdict(self)))
-        kept = {key: value for key, value in content.items() if key not in RUN_KEYS}
+        idle = {key for key in WRAPPERS if key not in self._wrappers}
+        kept = {key: value for key, value in content.items() if key not in idle.union(RUN_KEYS)}
         return _flatten(kept, "")
 
     def digest(self) -> str:

@@ -13,13 +13,17 @@ from torch import Tensor
 from edgeseg.bundle import InputSpec, Manifest, ModelSpec, WeightsSpec
 from edgeseg.dataset import Dataset, open_dataset
 from edgeseg.errors import RecipeError, TrainingError
-from edgeseg.frame import Size, format_size
+from edgeseg.frame import Size, enlarged, format_size, place, prepare_labels
 from edgeseg.labels import ClassTable
-from edgeseg.models.checkpoint import load_checkpoint
+from edgeseg.models.checkpoint import fill_weights, load_checkpoint
+from edgeseg.models.dupsample import Reconstruct
 from edgeseg.models.network import Network, build_model
+from edgeseg.models.wrapper import Wrapper
+from edgeseg.training.augment import crop
 from edgeseg.training.batches import cached, without
 from edgeseg.training.distributed import World
 from edgeseg.training.losses import class_weights, count_labels
+from edgeseg.training.patches import collect, find_basis, measure
 from edgeseg.training.plan import Recipe
 
 
@@ -65,6 +69,7 @@ def open_model(recipe: Recipe, classes: ClassTable) -> tuple[Network, ModelSpec]
 
 
 def _open_init(recipe: Recipe, classes: ClassTable) -> tuple[Network, ModelSpec]:
+    """The network of the `init` folder; a further stage of `+dsrl` adds its branches, fresh."""
     model, bundle = load_checkpoint(Path(recipe.init))
     manifest, spec = bundle.manifest, bundle.manifest.model
     if spec is None or spec.name != recipe.model:
@@ -83,7 +88,21 @@ def _open_init(recipe: Recipe, classes: ClassTable) -> tuple[Network, ModelSpec]
             f"init {recipe.init} expects order '{theirs.order}', mean {list(theirs.mean)}, std "
             f"{list(theirs.std)}; put these into the recipe's [input]"
         )
-    return model.requires_grad_(True), spec
+    asked = ModelSpec(recipe.model, recipe.options, spec.void_outputs)
+    if not recipe.options or asked == spec:
+        return model, spec
+    grown = build_model(asked, len(classes) + asked.void_outputs)
+    state = model.state_dict()
+    fill_weights(grown, _fresh_branches(grown) | state, f"init {recipe.init}")
+    return grown, asked
+
+
+def _fresh_branches(model: Network) -> dict[str, Tensor]:
+    """The random start of the branches that only training needs."""
+    if not isinstance(model, Wrapper):
+        return {}
+    prefixes = tuple(f"{name}." for name in model.branches())
+    return {k: v for k, v in model.state_dict().items() if k.startswith(prefixes)}
 
 
 def _check_size(model: str, size: Size, divisor: int) -> None:
@@ -107,6 +126,54 @@ def loss_weights(
         return count_labels((sample.labels for sample in data), len(data.classes))
 
     return class_weights(recipe.loss, data.classes, counts)
+
+
+def settle_basis(
+    recipe: Recipe,
+    model: Network,
+    data: Data,
+    known: dict[str, float] | None,
+    say: Callable[[str], None],
+) -> dict[str, float] | None:
+    """Fill W of DUpsampling from training labels; what it loses of the evaluation's labels.
+
+    With `init`, W is that folder's. `known` are the numbers of a resumed run, whose W is in its
+    state. None for a network without DUpsampling.
+    """
+    layer = model.upsample
+    if known is not None or not isinstance(layer, Reconstruct):
+        return known
+    count = 0
+    if not recipe.init:
+        say("finding the basis of label patches")
+        patches = _label_patches(recipe, data.train, model.scale, layer.factor)
+        channels, classes, _, _ = layer.weight.shape
+        basis = find_basis(patches, classes, channels, recipe.seed)
+        layer.weight.data.copy_(torch.from_numpy(basis.weight))
+        count = len(patches)
+    size = recipe.evaluated[0]
+    placed = (
+        prepare_labels(labels, enlarged(place(labels.shape, size, recipe.input.fit), model.scale))
+        for labels in (sample.labels for sample in data.evaluation)
+    )
+    error, bound = measure(layer.weight.detach().numpy(), placed)
+    say(f"label patches: reconstruction error {error:.4f}, mIoU* {bound:.2f}")
+    return {
+        "patch": layer.factor,
+        "channels": layer.weight.shape[0],
+        "patches": count,
+        "reconstruction_error": error,
+        "miou_bound": bound,
+    }
+
+
+def _label_patches(recipe: Recipe, data: Dataset, scale: int, r: int) -> np.ndarray:
+    """(n, r, r) patches of one random crop of each frame, cut as in training."""
+    generator = np.random.default_rng((recipe.seed, len(data)))
+    size = (recipe.size[0] * scale, recipe.size[1] * scale)
+    fill = recipe.input.fill_rgb
+    crops = (crop(sample, size, recipe.augment, fill, generator)[1] for sample in data)
+    return collect(crops, r, -(-recipe.dupsample.patches // len(data)), generator)
 
 
 def check_machine(recipe: Recipe, world: World) -> None:

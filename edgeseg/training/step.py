@@ -91,7 +91,10 @@ class Stepper:
         if not self.recipe.channels_last:
             images = images.contiguous()
         labels = crops.labels.to(self.world.device, non_blocking=True).long()
-        return Batch(images, labels, crops.names)
+        sharp = None
+        if crops.sharp is not None:
+            sharp = normalise(crops.sharp, self.recipe.input, self.world.device)
+        return Batch(images, labels, crops.names, sharp)
 
     def _seed(self, step: int) -> None:
         """Random layers draw from (seed, step, rank), so there is no generator to store."""

@@ -94,5 +94,5 @@ def test_what_is_refused():
     low = scores((1, 3, 2, 2))
     with pytest.raises(EngineError, match=r"needs its weight and bias \(decode.npz\)"):
         decode(low, OutputSpec("scores", 2, "deconvolution", 2))
-    with pytest.raises(EngineError, match="unknown decode 'magic'; expected bilinear or"):
+    with pytest.raises(EngineError, match="unknown decode 'magic'; expected one of bilinear, dec"):
         decode(low, OutputSpec("scores", 2, "magic", 2))

@@ -1,0 +1,94 @@
+"""Networks around a host: what DSRL and DUpsample have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from edgeseg.errors import UsageError, guess
+from edgeseg.models.network import Maps, Network
+
+
+class Wrapper(Network):
+    """A network that takes the features of `host`; in training it returns named outputs.
+
+    Subclasses name a frozen dataclass as OPTIONS and are built from (host, outputs, options).
+    """
+
+    BRANCHES: tuple[str, ...] = ()
+    """Modules that only training needs; `deploy` removes them."""
+
+    def __init__(self, host: Network) -> None:
+        super().__init__()
+        self.host = host
+        self.divisor = host.divisor
+        self.scale = host.scale
+
+    def features(self, image: torch.Tensor) -> Maps:
+        """The host's."""
+        return self.host.features(image)
+
+    def outputs(self, image: torch.Tensor) -> Maps:
+        """What the losses of `edgeseg.training.losses` ask for; "logits" is always among them."""
+        scores = self.scores(image)
+        return {"logits": self.upsample(scores), "scores": scores}
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor | Maps:
+        """Logits at `scale` times the size of the input; in training mode `outputs`."""
+        return self.outputs(image) if self.training else super().forward(image)
+
+    def branches(self) -> dict[str, nn.Module]:
+        """The train-only branches that are on, by name."""
+        found = {name: getattr(self, name) for name in self.BRANCHES}
+        return {name: branch for name, branch in found.items() if branch is not None}
+
+    def deploy(self) -> None:
+        """Drop the train-only branches."""
+        self.host.deploy()
+        for name in self.BRANCHES:
+            setattr(self, name, None)
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One of a host's maps: its channels, and image height over its height."""
+
+    channels: int
+    stride: int
+
+
+@torch.no_grad()
+def find_features(host: Network) -> dict[str, Feature]:
+    """The host's features by name, from fine to deep, read off a black image."""
+    training = host.training
+    side = 2 * host.divisor
+    maps = host.eval().features(torch.zeros(1, 3, side, side))
+    host.train(training)
+    return {name: Feature(int(x.shape[1]), side // int(x.shape[2])) for name, x in maps.items()}
+
+
+@torch.no_grad()
+def count_channels(host: Network) -> int:
+    """The channels of the host's scores."""
+    training = host.training
+    side = 2 * host.divisor
+    scores = host.eval().scores(torch.zeros(1, 3, side, side))
+    host.train(training)
+    return int(scores.shape[1])
+
+
+def check_names(names: tuple[str, ...], known: dict[str, Feature], key: str) -> None:
+    """UsageError for a name that is none of the host's features, or that comes twice."""
+    for name in names:
+        if name not in known:
+            raise UsageError(f"{key} names no feature '{name}' of the host.{guess(name, known)}")
+    if len(set(names)) != len(names):
+        raise UsageError(f"{key} is {list(names)}; name each feature once")
+
+
+def conv_norm_relu(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    """Convolution without bias, batch normalisation, ReLU."""
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU())

@@ -21,6 +21,7 @@ _ESPNET = "Mehta et al., ESPNet, ECCV 2018, arXiv 1803.06815"
 _DUPSAMPLE = "Tian et al., Decoders Matter for Semantic Segmentation, CVPR 2019, arXiv 1903.02120"
 _DSRL = "Wang et al., Dual Super-Resolution Learning for Semantic Segmentation, CVPR 2020"
 _ESPNETV2 = "Mehta et al., ESPNetv2, CVPR 2019, arXiv 1811.11431"
+_DFANET = "Li et al., DFANet, CVPR 2019, arXiv 1904.02216"
 
 # fmt: off
 MODELS = {
@@ -34,6 +35,8 @@ MODELS = {
     "espnetv2_s1.0": Entry("edgeseg.models.espnetv2:ESPNetv2", {"s": 1.0}, _ESPNETV2),
     "espnetv2_s1.5": Entry("edgeseg.models.espnetv2:ESPNetv2", {"s": 1.5}, _ESPNETV2),
     "espnetv2_s2.0": Entry("edgeseg.models.espnetv2:ESPNetv2", {"s": 2.0}, _ESPNETV2),
+    "dfanet_a": Entry("edgeseg.models.dfanet:DFANet", {"kind": "a"}, _DFANET),
+    "dfanet_b": Entry("edgeseg.models.dfanet:DFANet", {"kind": "b"}, _DFANET),
 }
 # fmt: on
 

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from edgeseg.cli.output import add_json, print_json
+from edgeseg.models import MODELS, WRAPPERS
 from edgeseg.pipeline.model import list_models
 
 EXAMPLE = "edgeseg models --json -"
@@ -36,4 +37,10 @@ def _table(models: list[dict[str, Any]]) -> str:
     lines = [
         "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
-    return "\n".join([*lines, "(for 19 classes; one multiply-add is one MAC)"])
+    return "\n".join([*lines, "(for 19 classes; one multiply-add is one MAC)", _wrappers()])
+
+
+def _wrappers() -> str:
+    papers = [f"+{name} ({entry.paper})" for name, entry in WRAPPERS.items()]
+    host = next(iter(MODELS))
+    return f"Behind each name may follow {', then '.join(papers)}: such as {host}+dsrl."

@@ -111,7 +111,7 @@ class DSRL(Wrapper):
         scores = self.head(features)
         result = {"logits": self.upsample(scores), "scores": scores}
         if self.sisr is not None:
-            result["image"], structure = self.sisr(features)
+            result["image"], structure = self.sisr(features, (image.shape[2], image.shape[3]))
             if self.transform is not None:
                 result |= {"seg": self.transform(scores), "sr": structure}
         return result
@@ -136,7 +136,7 @@ class Sisr(nn.Module):
 
     def __init__(self, taps: dict[str, Feature]) -> None:
         super().__init__()
-        self.deepest = list(taps)[-1]
+        self.deepest = max(taps, key=lambda name: taps[name].stride)
         stride = taps[self.deepest].stride
         widths = {stride: WIDTHS[0]}
         for i in range(1, stride.bit_length()):
@@ -157,12 +157,16 @@ class Sisr(nn.Module):
         )
         self.last = nn.Sequential(nn.Conv2d(pairs[-1], 4 * 3, 3, padding=1), nn.PixelShuffle(2))
 
-    def forward(self, features: Maps) -> tuple[torch.Tensor, torch.Tensor]:
-        """-> (N, 3, 2 H, 2 W) normalised as the input is, and the map before it, (N, 16, H, W)."""
+    def forward(self, features: Maps, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """-> (N, 3, 2 H, 2 W) normalised as the input is, and the map before it, (N, 16, H, W).
+
+        (H, W) is `size`; where a feature's size was rounded up, what exceeds it is cut off.
+        """
         x = self.project[self.deepest](features[self.deepest])
         stride = self.strides[self.deepest]
         for up in self.ups:
             x, stride = up(self._join(x, stride, features)), stride // 2
+            x = x[:, :, : -(-size[0] // stride), : -(-size[1] // stride)]
         x = self._join(x, stride, features)
         return self.last(x), x
 

@@ -35,19 +35,16 @@ class Network(nn.Module, ABC):
     """Modules that `features` does not need: a wrapper with a head of its own removes them."""
     upsample: nn.Module
 
+    @abstractmethod
     def features(self, image: torch.Tensor) -> Maps:
         """(N, 3, H, W) -> the encoder's maps by name; the last is the deepest.
 
-        Heights and widths are those of the image over powers of two.
+        Heights and widths are those of the image over powers of two, rounded up.
         """
-        raise UsageError(
-            f"{type(self).__name__} names no features; wrappers need them: define `features`, "
-            "`head` and HEAD"
-        )
 
+    @abstractmethod
     def head(self, features: Maps) -> torch.Tensor:
         """Features -> (N, C, h, w): the rest of `scores`."""
-        raise NotImplementedError(f"{type(self).__name__} defines `features` without `head`")
 
     def scores(self, image: torch.Tensor) -> torch.Tensor:
         """(N, 3, H, W) -> (N, C, h, w): everything before the last linear upsampling."""

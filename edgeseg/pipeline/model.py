@@ -19,7 +19,7 @@ from edgeseg.disk import check_replaceable
 from edgeseg.errors import BundleError, UsageError, guess
 from edgeseg.frame import FITS, Size, format_size
 from edgeseg.labels import class_table
-from edgeseg.models import MODELS
+from edgeseg.models import MODELS, split_name
 from edgeseg.runtime.engine import EngineOptions, open_engine
 from edgeseg.runtime.segmenter import Segmenter, load
 
@@ -39,7 +39,8 @@ def find_model(model: str) -> Path:
     folders = shipped()
     if model in folders:
         return folders[model]
-    if model in MODELS:
+    if model.partition("+")[0] in MODELS:
+        split_name(model)
         raise UsageError(
             f"no weights are shipped for '{model}'. Train it (edgeseg train RECIPE --out DIR) or "
             f"convert published ones (edgeseg convert --model {model} --weights FILE.pth ...), "

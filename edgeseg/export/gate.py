@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -63,10 +65,10 @@ def read_frames(bundle: Bundle) -> GateFrames:
     """Read `gate/frames.npz` of a model folder."""
     path = bundle.path(GATE_FRAMES)
     try:
-        with np.load(path, allow_pickle=False) as content:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             truth = content.get("truth")
             return GateFrames(content["images"], content["labels"], truth, str(content["source"]))
-    except (ValueError, KeyError, OSError) as error:
+    except (ValueError, KeyError, OSError, EOFError, BadZipFile, zlib.error) as error:
         raise BundleError(f"{path}: gate frames are damaged ({error}); export again") from error
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from edgeseg.errors import UsageError
-from edgeseg.models.network import Bilinear, Network
+from edgeseg.models.network import Bilinear, Maps, Network
 
 # fmt: off
 WIDTHS = {
@@ -195,15 +195,15 @@ class DFANet(Network):
         self.classifier = nn.Conv2d(DECODER, outputs, 1)
         self.upsample = Bilinear(4)
 
-    def features(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+    def features(self, image: torch.Tensor) -> Maps:
         """enc2 of each backbone at 1/4, 1/8 and 1/16, fca of each at 1/16, 1/32 and 1/64.
 
         The last is rounded up where the size is no multiple of 64.
         """
         x = self.stem(image)
         before: tuple[torch.Tensor, ...] = ()
-        low: dict[str, torch.Tensor] = {}
-        high: dict[str, torch.Tensor] = {}
+        low: Maps = {}
+        high: Maps = {}
         for i, backbone in enumerate(self.backbones, 1):
             enc2, enc3, enc4, attended = backbone(x, before)
             low[f"enc2_{i}"], high[f"fca_{i}"] = enc2, attended
@@ -211,7 +211,7 @@ class DFANet(Network):
             before = (enc3, enc4) if self.substages else ()
         return low | high
 
-    def head(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
+    def head(self, features: Maps) -> torch.Tensor:
         """-> (N, outputs, H / 4, W / 4)."""
         maps = list(features.values())
         low = [project(x) for project, x in zip(self.low, maps[: len(self.low)], strict=True)]
@@ -219,10 +219,6 @@ class DFANet(Network):
         fused = self.fuse(_sum_like(low, low[0]))
         result: torch.Tensor = self.classifier(fused + _sum_like(high, fused))
         return result
-
-    def scores(self, image: torch.Tensor) -> torch.Tensor:
-        """(N, 3, H, W) -> (N, outputs, H / 4, W / 4)."""
-        return self.head(self.features(image))
 
     def fill_backbones(self, xception: dict[str, torch.Tensor]) -> list[str]:
         """Start from a trained Xception's state dict; the names of ours that it has nothing for.

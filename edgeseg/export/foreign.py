@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, compose, helper, numpy_helper
+from onnx import TensorProto, compose, helper, inliner, numpy_helper, version_converter
 
 from edgeseg.bundle import InputSpec
 from edgeseg.errors import GraphError
+from edgeseg.export.simplify import MAX_OPSET
 from edgeseg.graph import read_graph
 
+MIN_OPSET = 13
+"""DequantizeLinear takes a scale per channel from here on."""
 FLOATS = (TensorProto.FLOAT,)
 INTEGERS = (TensorProto.INT64, TensorProto.INT32, TensorProto.UINT8)
 
@@ -23,9 +26,9 @@ def adopt(path: Path, spec: InputSpec, classes: int) -> onnx.ModelProto:
     (N, C, h, w) with C >= classes, or integer labels (N, h, w) or (N, 1, h, w). Outputs behind the
     classes are cut off. A graph with our own interface passes as it is.
     """
-    model = read_graph(path)
     if spec.size is None:
         raise GraphError(f"{path}: give --size HEIGHTxWIDTH")
+    model = _settle(read_graph(path), path)
     graph = model.graph
     constants = {t.name for t in graph.initializer}
     inputs = [i for i in graph.input if i.name not in constants]
@@ -37,9 +40,8 @@ def adopt(path: Path, spec: InputSpec, classes: int) -> onnx.ModelProto:
     if inputs[0].type.tensor_type.elem_type == TensorProto.UINT8:
         return _own(model, spec, path)
     _fix_input(inputs[0], spec, path)
-    opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
     inner = compose.add_prefix(model, "network.")
-    _unprefixed(inner, opset)
+    del inner.graph.value_info[:]  # shapes of the middle, perhaps of other sizes
     front = _front(spec, f"network.{inputs[0].name}")
     nodes = [*front, *inner.graph.node]
     tail, arrays = _tail(inner, classes, path)
@@ -60,6 +62,25 @@ def adopt(path: Path, spec: InputSpec, classes: int) -> onnx.ModelProto:
         first = str(error).strip().splitlines()[0]
         raise GraphError(f"{path}: the graph can't run at that size ({first})") from error
     return result
+
+
+def _settle(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+    """Local functions are written out; an opset below MIN_OPSET is brought up to it."""
+    opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
+    if opset > MAX_OPSET:
+        raise GraphError(f"{path}: has opset {opset}; export it with opset {MAX_OPSET} or lower")
+    if model.functions:
+        model = inliner.inline_local_functions(model)
+    if opset >= MIN_OPSET:
+        return model
+    try:
+        return version_converter.convert_version(model, MIN_OPSET)
+    except Exception as error:
+        first = str(error).strip().splitlines()[0]
+        raise GraphError(
+            f"{path}: has opset {opset}, which can't be brought to {MIN_OPSET} ({first}); export "
+            f"it with opset {MIN_OPSET} to {MAX_OPSET}"
+        ) from error
 
 
 def _own(model: onnx.ModelProto, spec: InputSpec, path: Path) -> onnx.ModelProto:
@@ -92,13 +113,6 @@ def _fix_input(value: onnx.ValueInfoProto, spec: InputSpec, path: Path) -> None:
     for dim, want in zip(tensor.shape.dim, wanted, strict=True):
         dim.ClearField("dim_param")
         dim.dim_value = want
-
-
-def _unprefixed(inner: onnx.ModelProto, opset: int) -> None:
-    """Drop stored shapes of the middle, which may hold the old symbolic sizes."""
-    del inner.graph.value_info[:]
-    if opset > 18:
-        raise GraphError(f"the graph has opset {opset}; export it with opset 18 or lower")
 
 
 def _front(spec: InputSpec, to: str) -> list[onnx.NodeProto]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from edgeseg.bundle import Bundle, InputSpec, Manifest, WeightsSpec, read_bundle
+from edgeseg.bundle import Bundle, InputSpec, Manifest, OutputSpec, WeightsSpec, read_bundle
 from edgeseg.calibration.observe import Observer
 from edgeseg.dataset import Dataset, open_dataset
 from edgeseg.errors import BundleError, EngineError, GraphError, UsageError
@@ -19,7 +19,7 @@ from edgeseg.export.gate import MIN_FRAMES, GateFrames
 from edgeseg.export.simplify import simplify
 from edgeseg.frame import enlarged, format_size, place, prepare, prepare_labels, resize_labels
 from edgeseg.graph import check_interface, count_macs, count_params
-from edgeseg.labels import IGNORE, class_table
+from edgeseg.labels import IGNORE, ClassTable, class_table
 from edgeseg.metrics import agreement
 from edgeseg.pipeline.model import find_model, resized
 from edgeseg.pipeline.plan import GATE_FRAMES, Say, Source
@@ -155,32 +155,7 @@ def decoder_of(network: FloatNetwork) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _foreign(path: Path, source: Source, gate: Dataset) -> FloatNetwork:
-    missing = [
-        flag
-        for flag, value in (
-            ("--classes", source.classes),
-            ("--mean", source.mean),
-            ("--std", source.std),
-            ("--input-order", source.order),
-            ("--size", source.size),
-        )
-        if value is None
-    ]
-    if missing:
-        raise UsageError(f"a foreign ONNX file needs {', '.join(missing)} too")
-    if source.scores:
-        raise UsageError("a foreign ONNX file is exported with labels; leave --output scores away")
-    assert source.classes and source.mean and source.std and source.order
-    table = class_table(source.classes)
-    fill = [min(255, max(0, round(m))) for m in source.mean]
-    spec = InputSpec(
-        source.order,
-        source.mean,
-        source.std,
-        source.fit or "pad",
-        (fill[0], fill[1], fill[2]),
-        source.size,
-    )
+    spec, table = _how_to_read(source)
     single = simplify(adopt(path, spec, len(table)))
     check_interface(single, str(path))
     batched = dataclasses.replace(spec, batch=source.batch)
@@ -200,14 +175,51 @@ def _foreign(path: Path, source: Source, gate: Dataset) -> FloatNetwork:
     images, truth, padding = gate_inputs(gate, manifest)
     empty = GateFrames(images, np.empty(0, np.uint8), truth, name(gate))
     manifest = dataclasses.replace(manifest, input=batched)
-    network = FloatNetwork(graph, single, manifest, empty)
-    labels = labels_of(network, single, images)
+    labels = labels_of(FloatNetwork(graph, single, manifest, empty), single, images)
+    outside = labels[(labels >= len(table)) & (labels != IGNORE)]
+    if outside.size:
+        raise GraphError(
+            f"{path}: gives label {outside[0]}, and the class table '{table.name}' has "
+            f"{len(table)} classes (0 to {len(table) - 1}); give the table of this network"
+        )
+    small = labels.shape[1:]
     if padding.shape != labels.shape:
-        small = labels.shape[1:]
         truth = None if truth is None else np.stack([resize_labels(t, small) for t in truth])
         padding = np.stack([resize_labels(p, small) for p in padding])
     labels[padding] = IGNORE
-    return dataclasses.replace(network, gate=GateFrames(images, labels, truth, name(gate)))
+    output = OutputSpec("labels", stride=max(1, round(images.shape[1] / small[0])))
+    manifest = dataclasses.replace(manifest, output=output)
+    return FloatNetwork(graph, single, manifest, GateFrames(images, labels, truth, name(gate)))
+
+
+def _how_to_read(source: Source) -> tuple[InputSpec, ClassTable]:
+    """Input and classes of a foreign file, as typed; UsageError that names what is missing."""
+    missing = [
+        flag
+        for flag, value in (
+            ("--classes", source.classes),
+            ("--mean", source.mean),
+            ("--std", source.std),
+            ("--input-order", source.order),
+            ("--size", source.size),
+        )
+        if value is None
+    ]
+    if missing:
+        raise UsageError(f"a foreign ONNX file needs {', '.join(missing)} too")
+    if source.scores:
+        raise UsageError("a foreign ONNX file is exported with labels; leave --output scores away")
+    assert source.classes and source.mean and source.std and source.order
+    fill = [min(255, max(0, round(m))) for m in source.mean]
+    spec = InputSpec(
+        source.order,
+        source.mean,
+        source.std,
+        source.fit or "pad",
+        (fill[0], fill[1], fill[2]),
+        source.size,
+    )
+    return spec, class_table(source.classes)
 
 
 def gate_inputs(

@@ -40,6 +40,11 @@ class Source:
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
 
+    def __post_init__(self) -> None:
+        if self.std is not None and min(self.std) <= 0:
+            numbers = ",".join(f"{s:g}" for s in self.std)
+            raise UsageError(f"--std is {numbers}; expected positive numbers")
+
     @property
     def stem(self) -> str:
         """The model's name without folders and `.onnx`, to name what is made from it."""

@@ -188,7 +188,8 @@ def _as_torch(manifest: Manifest, size: Size) -> Manifest:
 
     assert manifest.model is not None
     classes = len(manifest.table)
-    network = build_model(manifest.model, classes)
+    network = build_model(manifest.model, classes + manifest.model.void_outputs)
+    network.cut(classes)
     macs, uncounted = count_macs(network, size)
     return dataclasses.replace(
         manifest,

@@ -10,10 +10,10 @@ from typing import Any
 
 from edgeseg.benchmarks.latency import StopRule
 from edgeseg.bundle import PRECISIONS
-from edgeseg.cli.output import add_json, add_threads, amount, positive, print_json, three
+from edgeseg.cli.output import add_foreign, add_json, add_threads, amount, positive, print_json
 from edgeseg.dataset import SPLITS
 from edgeseg.errors import UsageError, guess
-from edgeseg.frame import FITS, ORDERS, format_size, parse_size
+from edgeseg.frame import FITS, format_size, parse_size
 from edgeseg.pipeline.plan import REPORT, SIZES, Source
 from edgeseg.runtime.engine import EngineOptions
 
@@ -28,31 +28,53 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "models",
         nargs="+",
         metavar="MODEL",
-        help="names, folders or .onnx files",
+        help="names, checkpoint folders, engine folders or .onnx files",
     )
-    parser.add_argument("--data", required=True, metavar="KIND:PATH", help="data set for mIoU")
+    parser.add_argument(
+        "--data", required=True, metavar="KIND:PATH", help="frames for mIoU and timing"
+    )
     parser.add_argument("--split", default="val", choices=SPLITS, help="default: %(default)s")
-    parser.add_argument("--out", required=True, type=Path, help="folder for results and engines")
     parser.add_argument(
-        "--sizes", type=_sizes, default=SIZES, help="default: 256x512,512x1024 (checkpoints)"
+        "--out", required=True, type=Path, metavar="DIR", help="results.json, report.html, engines/"
     )
     parser.add_argument(
-        "--targets", type=_words, default=("onnxruntime", "openvino"), help="also: torch"
+        "--sizes",
+        type=_sizes,
+        default=SIZES,
+        metavar="HxW,...",
+        help="of what is no engine folder yet (default: 256x512,512x1024)",
     )
     parser.add_argument(
-        "--precisions", type=_words, default=("fp32", "int8"), help="default: fp32,int8"
+        "--targets",
+        type=_words,
+        default=("onnxruntime", "openvino"),
+        metavar="TARGET,...",
+        help="of onnxruntime, openvino, torch (default: onnxruntime,openvino)",
+    )
+    parser.add_argument(
+        "--precisions",
+        type=_words,
+        default=("fp32", "int8"),
+        metavar="P,...",
+        help=f"of {', '.join(PRECISIONS)} (default: fp32,int8)",
     )
     parser.add_argument("--fit", choices=FITS, help="how frames of another shape fit")
-    parser.add_argument("--calib", metavar="KIND:PATH", help="frames for INT8 and gate: --data's")
-    parser.add_argument("--limit", type=positive, help="frames for mIoU, evenly spread")
-    parser.add_argument("--seconds", type=amount, default=3.0, help="timing at least so long")
-    parser.add_argument("--max-seconds", type=amount, default=20.0, help="timing at most so long")
-    parser.add_argument("--samples", type=positive, default=100, help="timing at least so many")
-    foreign = parser.add_argument_group("for a foreign .onnx file")
-    foreign.add_argument("--classes", help="class table: a name or a TOML file")
-    foreign.add_argument("--mean", type=three, help="M,M,M in pixel units")
-    foreign.add_argument("--std", type=three, help="S,S,S in pixel units")
-    foreign.add_argument("--input-order", choices=ORDERS, help="channel order")
+    parser.add_argument(
+        "--calib", metavar="KIND:PATH", help="train frames for INT8 and gate (default: --data's)"
+    )
+    parser.add_argument(
+        "--limit", type=positive, metavar="N", help="frames for mIoU, evenly spread"
+    )
+    parser.add_argument(
+        "--seconds", type=amount, default=3.0, metavar="S", help="timing at least so long"
+    )
+    parser.add_argument(
+        "--max-seconds", type=amount, default=20.0, metavar="S", help="timing at most so long"
+    )
+    parser.add_argument(
+        "--samples", type=positive, default=100, metavar="N", help="timed calls at least"
+    )
+    add_foreign(parser)
     add_threads(parser)
     add_json(parser)
 

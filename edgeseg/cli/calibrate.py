@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from edgeseg.calibration.calibrators import METHODS
-from edgeseg.cli.output import add_json, positive, print_json, three
-from edgeseg.frame import FITS, ORDERS, parse_size
+from edgeseg.cli.output import add_foreign, add_json, positive, print_json
+from edgeseg.frame import FITS, parse_size
 from edgeseg.pipeline.plan import CALIBRATION_FRAMES, METHOD, Source
 
 EXAMPLE = (
@@ -20,20 +20,31 @@ EXAMPLE = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="name, checkpoint folder or .onnx file")
-    parser.add_argument("--data", required=True, metavar="KIND:PATH", help="its train split is run")
-    parser.add_argument("--out", required=True, type=Path, help="range table to write (.json)")
-    parser.add_argument("--size", type=parse_size, help="HEIGHTxWIDTH (default: the model's own)")
+    parser.add_argument(
+        "--data", required=True, metavar="KIND:PATH", help="frames: its train split"
+    )
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="FILE.json", help="range table to write"
+    )
+    parser.add_argument(
+        "--size", type=parse_size, metavar="HxW", help="height and width (default: the model's own)"
+    )
     parser.add_argument("--fit", choices=FITS, help="how frames of another shape fit")
-    parser.add_argument("--input-order", choices=ORDERS, help="channel order of the engine's input")
     parser.add_argument("--method", choices=METHODS, default=METHOD, help="default: %(default)s")
     parser.add_argument(
-        "--frames", type=positive, default=CALIBRATION_FRAMES, help="default: %(default)s"
+        "--frames",
+        type=positive,
+        default=CALIBRATION_FRAMES,
+        metavar="N",
+        help="how many, evenly spread (default: %(default)s)",
     )
-    parser.add_argument("--output", choices=("labels", "scores"), default="labels")
-    foreign = parser.add_argument_group("for a foreign .onnx file")
-    foreign.add_argument("--classes", help="class table: a name or a TOML file")
-    foreign.add_argument("--mean", type=three, help="M,M,M in pixel units")
-    foreign.add_argument("--std", type=three, help="S,S,S in pixel units")
+    parser.add_argument(
+        "--output",
+        choices=("labels", "scores"),
+        default="labels",
+        help="as it will be given to 'edgeseg export' (default: labels)",
+    )
+    add_foreign(parser)
     add_json(parser)
 
 

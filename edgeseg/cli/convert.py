@@ -19,23 +19,45 @@ EXAMPLE = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, help="model name, see 'edgeseg models'")
-    parser.add_argument("--weights", required=True, type=Path, help="published .pth file")
-    parser.add_argument("--out", required=True, type=Path, help="checkpoint folder to write")
-    parser.add_argument("--preset", help=f"everything below at once: {', '.join(PRESETS)}")
-    parser.add_argument("--classes", help="class table: a name or a TOML file")
-    parser.add_argument("--mean", type=three, help="three numbers in pixel units (0 to 255): M,M,M")
-    parser.add_argument("--std", type=three, help="three numbers in pixel units: S,S,S")
-    parser.add_argument("--divide", type=amount, default=1.0, help="divide by this afterwards")
-    parser.add_argument("--order", choices=ORDERS, help="channel order that the network expects")
-    parser.add_argument("--size", type=parse_size, help="input size HEIGHTxWIDTH that suits it")
-    parser.add_argument("--fit", choices=FITS, default="pad", help="default: %(default)s")
-    parser.add_argument("--void-outputs", type=int, default=0, help="outputs behind the classes")
     parser.add_argument(
-        "--option", action="append", default=[], metavar="KEY=VALUE", help="model option"
+        "--model", required=True, metavar="NAME", help="model name, see 'edgeseg models'"
     )
-    parser.add_argument("--data", default="unknown", help="what the weights were trained on")
-    parser.add_argument("--licence", default="unknown", help="licence of the weights")
+    parser.add_argument(
+        "--weights", required=True, type=Path, metavar="FILE.pth", help="published file"
+    )
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="checkpoint folder to write"
+    )
+    parser.add_argument(
+        "--preset", metavar="NAME", help=f"everything below at once: {', '.join(PRESETS)}"
+    )
+    parser.add_argument("--classes", metavar="TABLE", help="class table: a name or a TOML file")
+    parser.add_argument(
+        "--mean", type=three, metavar="M,M,M", help="in pixel units (0 to 255), as --order says"
+    )
+    parser.add_argument("--std", type=three, metavar="S,S,S", help="in pixel units")
+    parser.add_argument(
+        "--divide", type=amount, default=1.0, metavar="X", help="after std (default: 1)"
+    )
+    parser.add_argument("--order", choices=ORDERS, help="channel order that the network expects")
+    parser.add_argument(
+        "--size", type=parse_size, metavar="HxW", help="height and width that suit it"
+    )
+    parser.add_argument("--fit", choices=FITS, default="pad", help="default: %(default)s")
+    parser.add_argument(
+        "--void-outputs", type=int, default=0, metavar="N", help="behind the classes (default: 0)"
+    )
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of the model, such as skip=stem",
+    )
+    parser.add_argument(
+        "--data", default="unknown", metavar="TEXT", help="what the weights were trained on"
+    )
+    parser.add_argument("--licence", default="unknown", metavar="TEXT", help="of the weights")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -21,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="name, checkpoint folder or engine folder")
     parser.add_argument("--data", required=True, metavar="KIND:PATH", help="data set")
     parser.add_argument("--split", default="val", choices=SPLITS, help="default: %(default)s")
-    parser.add_argument("--size", type=parse_size, help="network size HEIGHTxWIDTH (checkpoints)")
+    parser.add_argument(
+        "--size", type=parse_size, metavar="HxW", help="height and width (checkpoints)"
+    )
     parser.add_argument("--fit", choices=FITS, help="how frames of another shape fit (checkpoints)")
     parser.add_argument(
         "--labels-at",
@@ -29,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="frame",
         help="compare at the frame's label size or at the network's (default: %(default)s)",
     )
-    parser.add_argument("--limit", type=positive, help="at most so many frames, evenly spread")
+    parser.add_argument(
+        "--limit", type=positive, metavar="N", help="at most N frames, evenly spread"
+    )
     add_threads(parser)
     add_json(parser)
 

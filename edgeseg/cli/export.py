@@ -9,10 +9,10 @@ from typing import Any
 
 from edgeseg.bundle import PRECISIONS, Bundle
 from edgeseg.calibration.calibrators import METHODS
-from edgeseg.cli.output import add_json, amount, positive, print_json, three
+from edgeseg.cli.output import add_foreign, add_json, amount, positive, print_json
 from edgeseg.export.gate import Budget
 from edgeseg.export.targets import EXPORTERS
-from edgeseg.frame import FITS, ORDERS, format_size, parse_size
+from edgeseg.frame import FITS, format_size, parse_size
 from edgeseg.pipeline.plan import DEFAULT_MODEL, MAX_FLOAT_SHARE, METHOD, Plan, Source
 
 EXAMPLE = (
@@ -33,36 +33,56 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision", default="int8", metavar="P", help=f"{', '.join(PRECISIONS)} (default: int8)"
     )
-    parser.add_argument("--size", type=parse_size, help="HEIGHTxWIDTH (default: the model's own)")
+    parser.add_argument(
+        "--size", type=parse_size, metavar="HxW", help="height and width (default: the model's own)"
+    )
     parser.add_argument("--fit", choices=FITS, help="how frames of another shape fit")
-    parser.add_argument("--calib", metavar="KIND:PATH|TABLE", help="what int8 calibrates on")
+    parser.add_argument(
+        "--calib", metavar="KIND:PATH|TABLE", help="train frames, or ranges by 'calibrate'"
+    )
     parser.add_argument(
         "--gate", metavar="KIND:PATH", help="frames of the gate (default: --calib's)"
     )
-    parser.add_argument("--out", type=Path, help="engine folder (default: MODEL-TARGET-P-SIZE)")
-    parser.add_argument("--batch", type=positive, default=1, help="frames per call (default: 1)")
-    parser.add_argument("--input-order", choices=ORDERS, help="channel order of the engine's input")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="engine folder (default: MODEL-TARGET-P-SIZE)"
+    )
+    parser.add_argument(
+        "--batch", type=positive, default=1, metavar="N", help="frames per call (default: 1)"
+    )
     parser.add_argument(
         "--output",
         choices=("labels", "scores"),
         default="labels",
         help="argmax in the graph, or low-resolution scores decoded outside (default: labels)",
     )
-    parser.add_argument("--method", default=METHOD, choices=METHODS, help="calibrator for int8")
-    parser.add_argument("--max-miou-drop", type=amount, default=Budget().miou, metavar="POINTS")
     parser.add_argument(
-        "--max-class-drop", type=amount, default=Budget().per_class, metavar="POINTS"
+        "--method",
+        default=METHOD,
+        choices=METHODS,
+        help="calibrator for int8 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-miou-drop",
+        type=amount,
+        default=Budget().miou,
+        metavar="POINTS",
+        help="what the gate lets mIoU lose (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-class-drop",
+        type=amount,
+        default=Budget().per_class,
+        metavar="POINTS",
+        help="what it lets the worst class lose (default: %(default)s)",
     )
     parser.add_argument(
         "--max-float-share",
         type=amount,
         default=MAX_FLOAT_SHARE,
+        metavar="SHARE",
         help="share of the convolutions that int8 may leave in float (default: %(default)s)",
     )
-    foreign = parser.add_argument_group("for a foreign .onnx file")
-    foreign.add_argument("--classes", help="class table: a name or a TOML file")
-    foreign.add_argument("--mean", type=three, help="M,M,M in pixel units")
-    foreign.add_argument("--std", type=three, help="S,S,S in pixel units")
+    add_foreign(parser)
     add_json(parser)
 
 

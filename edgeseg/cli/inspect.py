@@ -19,8 +19,9 @@ from edgeseg.bundle import (
     sha256,
 )
 from edgeseg.cli.output import add_json, print_json
+from edgeseg.errors import UsageError
 from edgeseg.frame import FITS, format_size
-from edgeseg.pipeline.model import shipped
+from edgeseg.pipeline.model import find_model
 
 EXAMPLE = "edgeseg inspect espnet-int8"
 WIDTH = 100
@@ -33,9 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    folder = Path(args.folder)
-    if not folder.exists():
-        folder = shipped().get(args.folder, folder)
+    folder = find_model(args.folder)
+    if not folder.is_dir():
+        raise UsageError(
+            f"{folder} is a file; FOLDER is a folder made by 'edgeseg convert', 'train' or 'export'"
+        )
     manifest = read_manifest(folder)
     files = check_files(folder, manifest)
     whole = all(file["state"] in ("ok", "not in the manifest") for file in files)

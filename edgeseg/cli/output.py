@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeseg.disk import write_json
+from edgeseg.frame import ORDERS
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +29,15 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
         choices=("f32", "bf16", "f16"),
         help="float arithmetic of the engine (default: f32; for fp16 folders the engine's half)",
     )
+
+
+def add_foreign(parser: argparse.ArgumentParser) -> None:
+    """`--input-order`, and what else a foreign .onnx file needs told."""
+    parser.add_argument("--input-order", choices=ORDERS, help="channel order of the engine's input")
+    foreign = parser.add_argument_group("for a foreign .onnx file (with a size and --input-order)")
+    foreign.add_argument("--classes", metavar="TABLE", help="class table: a name or a TOML file")
+    foreign.add_argument("--mean", type=three, metavar="M,M,M", help="in pixel units (0 to 255)")
+    foreign.add_argument("--std", type=three, metavar="S,S,S", help="in pixel units")
 
 
 def positive(text: str) -> int:

@@ -17,9 +17,11 @@ EXAMPLE = "edgeseg quickstart --out quickstart"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--out", type=Path, default=Path("quickstart"), help="default: ./quickstart"
+        "--out", type=Path, default=Path("quickstart"), metavar="DIR", help="default: ./quickstart"
     )
-    parser.add_argument("--model", default=DEFAULT_MODEL, help="default: %(default)s")
+    parser.add_argument(
+        "--model", default=DEFAULT_MODEL, help="name or checkpoint folder (default: %(default)s)"
+    )
     parser.add_argument(
         "--data", metavar="KIND:PATH", help="default: synthetic streets, which need no download"
     )

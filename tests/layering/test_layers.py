@@ -205,7 +205,9 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path):
     metadata = {n for n in names if re.match(r"edgeseg-[^/]+\.dist-info/", n)}
     package = names - metadata
     assert all(n.startswith("edgeseg/") for n in package)
-    tracked = run("git", "ls-files", "edgeseg", cwd=ROOT).stdout.split()
+    tracked = run(
+        "git", "ls-files", "-co", "--exclude-standard", "edgeseg", cwd=ROOT
+    ).stdout.split()
     assert {n for n in tracked if not n.endswith(".py")} == {n for n in package if n[-3:] != ".py"}
     assert {"edgeseg/py.typed", "edgeseg/benchmarks/report.css"} <= package
     wanted = {str(p.relative_to(ROOT)) for p in SOURCES}

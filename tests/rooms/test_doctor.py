@@ -10,7 +10,8 @@ import pytest
 from engine_folders import fake_folder, onnxruntime_folder
 
 from edgeseg.bundle import Gate, InputSpec, ModelSpec, OutputSpec, Quantisation, WeightsSpec
-from edgeseg.cli import doctor, inspect, main
+from edgeseg.cli import doctor, main
+from edgeseg.pipeline import model
 from edgeseg.runtime import preflight
 from edgeseg.runtime.engine import ENGINES, NEEDS
 from edgeseg.runtime.preflight import PARTS, STATES, Part, examine, import_apart
@@ -278,6 +279,14 @@ def test_inspect_of_nothing(tmp_path: Path, capsys):
 
 def test_inspect_takes_shipped_names(tmp_path: Path, monkeypatch, capsys):
     folder = fake_folder(tmp_path / "model").folder
-    monkeypatch.setattr(inspect, "shipped", lambda: {"brightest_net": folder})
+    monkeypatch.setattr(model, "shipped", lambda: {"brightest_net": folder})
     assert main(["inspect", "brightest_net"]) == 0
     assert "rgb3" in capsys.readouterr().out
+
+
+def test_inspect_of_a_file_or_a_name_without_weights_is_one_line(tmp_path: Path, capsys):
+    (tmp_path / "net.onnx").write_bytes(b"")
+    assert main(["inspect", str(tmp_path / "net.onnx")]) == 2
+    assert "is a file; FOLDER is a folder made by 'edgeseg convert'" in capsys.readouterr().err
+    assert main(["inspect", "espnetc_q8"]) == 2
+    assert "no weights are shipped for 'espnetc_q8'" in capsys.readouterr().err

@@ -297,7 +297,7 @@ def test_an_opset_without_scales_per_channel_is_refused():
     """DequantizeLinear takes an axis from opset 13 on."""
     model = tiny()
     model.opset_import[0].version = 12
-    with pytest.raises(GraphError, match="the graph can't be quantised: .*axis"):
+    with pytest.raises(GraphError, match=r"the graph can't be quantised: .*axis"):
         write_qdq(model, placement(model), RANGES)
 
 

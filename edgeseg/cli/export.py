@@ -15,6 +15,9 @@ from edgeseg.export.targets import EXPORTERS
 from edgeseg.frame import FITS, format_size, parse_size
 from edgeseg.pipeline.plan import DEFAULT_MODEL, MAX_FLOAT_SHARE, METHOD, Plan, Source
 
+DEFAULT_SIZE = (512, 1024)
+"""Of the shipped model, when none is named."""
+
 EXAMPLE = (
     "edgeseg export espnet_camvid --target openvino --precision int8 --size 360x480 "
     "--calib camvid:../shared/data/camvid --out espnet_int8"
@@ -26,8 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model",
         metavar="MODEL",
         nargs="?",
-        default=DEFAULT_MODEL,
-        help="name, checkpoint folder or .onnx file (default: %(default)s)",
+        help=f"name, checkpoint folder or .onnx file (default: {DEFAULT_MODEL} at 512x1024)",
     )
     parser.add_argument("--target", required=True, metavar="TARGET", help=", ".join(EXPORTERS))
     parser.add_argument(
@@ -89,9 +91,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from edgeseg.pipeline.export import export
 
+    default = DEFAULT_SIZE if args.model is None else None
     source = Source(
-        args.model,
-        args.size,
+        args.model or DEFAULT_MODEL,
+        args.size or default,
         args.fit,
         args.input_order,
         args.batch,

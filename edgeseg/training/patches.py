@@ -65,8 +65,9 @@ def collect(
 
 def one_hot(patches: np.ndarray, classes: int) -> np.ndarray:
     """(n, r, r) uint8 -> (n, classes * r * r) float32."""
+    n, r, _ = patches.shape
     hot = patches[:, None] == np.arange(classes, dtype=np.uint8)[:, None, None]
-    vectors: np.ndarray = hot.reshape(len(patches), -1).astype(np.float32)
+    vectors: np.ndarray = hot.reshape(n, classes * r * r).astype(np.float32)
     return vectors
 
 

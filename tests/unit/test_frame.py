@@ -17,6 +17,7 @@ from edgeseg.frame import (
     Placement,
     check_frame,
     check_order,
+    enlarged,
     format_size,
     parse_size,
     place,
@@ -350,3 +351,53 @@ def test_a_view_is_resized_like_its_copy():
     image = noise((40, 60))
     view = image[3:33, 5:45, ::-1]
     assert np.array_equal(resize_image(view, (20, 20)), resize_image(view.copy(), (20, 20)))
+
+
+# Labels larger than the input (super-resolution)
+
+
+def test_a_placement_in_labels_of_twice_the_size():
+    """A square frame in the middle of 2x4; its labels are in the middle of 4x8."""
+    large = enlarged(place((2, 2), (2, 4), "pad"), 2)
+    assert large.frame == (2, 2)
+    assert large.network == (4, 8)
+    assert large.source == Box(0, 0, 2, 2)
+    assert large.target == Box(0, 2, 4, 6)
+    same = place((5, 7), (2, 4), "crop")
+    assert enlarged(same, 1) is same
+
+
+def test_labels_of_the_frames_size_come_back_as_they_are():
+    """Network input 4x8, frame and labels 8x16: no label is lost on the way."""
+    labels = np.random.default_rng(0).integers(0, 19, (8, 16)).astype(np.uint8)
+    assert np.array_equal(restore(labels, place((8, 16), (4, 8), "stretch")), labels)
+    assert np.array_equal(restore(labels, place((8, 16), (4, 8), "pad")), labels)
+
+
+def test_larger_labels_of_a_padded_frame():
+    """The frame is in columns 2 to 5 of the labels, two labels to a pixel each way: the first."""
+    labels = np.arange(32, dtype=np.uint8).reshape(4, 8)
+    placement = place((2, 2), (2, 4), "pad")
+    assert restore(labels, placement).tolist() == [[2, 4], [18, 20]]
+    assert np.array_equal(
+        prepare_labels(restore(labels, placement), enlarged(placement, 2)),
+        [[255, 255, 2, 2, 4, 4, 255, 255]] * 2 + [[255, 255, 18, 18, 20, 20, 255, 255]] * 2,
+    )
+
+
+def test_larger_labels_of_a_cropped_frame():
+    """2x6 frame, 2x2 input: columns 2 and 3 are seen, at two labels each; the rest is IGNORE."""
+    labels = np.arange(16, dtype=np.uint8).reshape(4, 4)
+    found = restore(labels, place((2, 6), (2, 2), "crop"))
+    assert found.tolist() == [[255, 255, 0, 2, 255, 255], [255, 255, 8, 10, 255, 255]]
+
+
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("frame", [(36, 48), (61, 83)])
+def test_larger_labels_lose_less_of_a_frame(frame, fit):
+    """Truth -> labels at the network's size, or twice that -> frame: the larger never is worse."""
+    truth = np.random.default_rng(1).integers(0, 9, frame).astype(np.uint8)
+    placement = place(frame, (16, 32), fit)
+    small = restore(prepare_labels(truth, placement), placement)
+    large = restore(prepare_labels(truth, enlarged(placement, 2)), placement)
+    assert (large == truth).sum() > (small == truth).sum()

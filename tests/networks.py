@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -11,11 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from edgeseg.bundle import Bundle, InputSpec, Manifest, ModelSpec, WeightsSpec
+import edgeseg
+from edgeseg.bundle import Bundle, InputSpec, Manifest, ModelSpec, WeightsSpec, read_bundle
 from edgeseg.dataset import Dataset, Sample
 from edgeseg.labels import CLASS_TABLES, IGNORE
 from edgeseg.models.checkpoint import save_checkpoint
 from edgeseg.models.network import Network, build_model
+from edgeseg.pipeline.floats import FloatNetwork, make_float
+from edgeseg.pipeline.plan import Source
+from edgeseg.runtime.engine import EngineOptions, open_engine
 
 SIZE = (64, 96)
 CLASSES = CLASS_TABLES["camvid11"]
@@ -114,3 +119,43 @@ def frames(count: int = 20, *, seed: int = 0, size: tuple[int, int] = SIZE) -> D
 
     names = tuple(f"blob-{i}" for i in range(count))
     return Dataset("blobs:memory", "train", CLASSES, names, read)
+
+
+def silent(line: str) -> None:
+    pass
+
+
+def labels_of(folder: Path, inputs: np.ndarray, batch: int = 1) -> np.ndarray:
+    """(N, H, W, 3) network inputs -> labels by the folder's own engine, scores decoded."""
+    bundle = read_bundle(folder)
+    assert bundle.manifest.target is not None
+    single = dataclasses.replace(bundle.manifest.input, batch=1)
+    relaxed = Bundle(folder, dataclasses.replace(bundle.manifest, input=single))
+    engine = open_engine(bundle.manifest.target.name, bundle, EngineOptions(threads=1))
+    segmenter = edgeseg.Segmenter(engine, relaxed, frames=single.order)
+    results = [
+        segmenter.decode(engine.infer(np.ascontiguousarray(inputs[i : i + batch])))
+        for i in range(0, len(inputs), batch)
+    ]
+    return np.concatenate(results)
+
+
+class Networks:
+    """Float networks by what was asked, each made once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.made: dict[tuple[object, ...], FloatNetwork] = {}
+
+    def checkpoint(self, name: str) -> Path:
+        folder = self.root / name
+        if not folder.exists():
+            checkpoint(folder, name)
+        return folder
+
+    def get(self, name: str = "espnetc_q3", **asked: object) -> FloatNetwork:
+        key = (name, *sorted(asked.items()))
+        if key not in self.made:
+            source = Source(str(self.checkpoint(name)), **asked)  # type: ignore[arg-type]
+            self.made[key] = make_float(source, frames(), silent)
+        return self.made[key]

@@ -19,7 +19,7 @@ from edgeseg.benchmarks.rows import headline, reference
 from edgeseg.bundle import Bundle, Manifest, Target, read_bundle, read_manifest, write_bundle
 from edgeseg.dataset import Dataset, open_dataset
 from edgeseg.disk import write_json, writing_folder
-from edgeseg.errors import EdgesegError, GateError, UsageError, guess
+from edgeseg.errors import EdgesegError, UsageError, guess
 from edgeseg.export.targets import EXPORTERS
 from edgeseg.frame import Size, format_size
 from edgeseg.pipeline.export import choose_frames as choose_gate
@@ -125,21 +125,29 @@ def line(row: dict[str, Any]) -> str:
 
 
 def _folders(suite: Suite, engines: Path, failed: list[dict[str, Any]], say: Say) -> Iterator[Path]:
-    for source in suite.models:
-        path = find_model(source.model)
-        if path.is_dir() and read_manifest(path).kind == "network":
+    paths = [find_model(source.model) for source in suite.models]
+    ready = [path.is_dir() and read_manifest(path).kind == "network" for path in paths]
+    stems = [s.stem for s, is_ready in zip(suite.models, ready, strict=True) if not is_ready]
+    twice = next((s for s in stems if stems.count(s) > 1), None)
+    if twice:
+        raise UsageError(f"two models are named '{twice}', and so would their engines be")
+    for source, path, is_ready in zip(suite.models, paths, ready, strict=True):
+        if is_ready:
             yield path
             continue
         for size in suite.sizes:
             sized = dataclasses.replace(source, size=size)
-            yield from _built(sized, path, suite, engines, failed, say)
+            try:
+                yield from _built(sized, path, suite, engines, failed, say)
+            except EdgesegError as error:
+                failed.append({"folder": _name(sized), "error": str(error)})
+                say(f"failed: {error}")
 
 
 def _built(
     source: Source, path: Path, suite: Suite, engines: Path, failed: list[dict[str, Any]], say: Say
 ) -> Iterator[Path]:
-    size = source.size or (0, 0)
-    stem = f"{source.stem}-{format_size(size)}"
+    stem = _name(source)
     if TORCH in suite.targets and path.is_dir():
         yield _torch_folder(source, path, engines / f"{stem}-torch-fp32")
     targets = [t for t in suite.targets if t != TORCH]
@@ -157,11 +165,15 @@ def _built(
             out = engines / f"{stem}-{target}-{precision}"
             try:
                 _export(network, quantiser, Plan(target, precision), out, say)
-            except GateError as error:
+            except EdgesegError as error:
                 failed.append({"folder": out.name, "error": str(error)})
                 say(f"failed: {error}")
                 continue
             yield out
+
+
+def _name(source: Source) -> str:
+    return f"{source.stem}-{format_size(source.size or (0, 0))}"
 
 
 def _export(

@@ -77,6 +77,8 @@ def export(
             "int8 needs frames to calibrate on: give --calib KIND:PATH (such as "
             "camvid:PATH) or a range table made by 'edgeseg calibrate'"
         )
+    if table_path and gate is None and not _trained_on_synthetic(source.model):
+        raise UsageError("a range table holds no frames for the gate: give --gate KIND:PATH too")
     find_exporter(plan.target)
     frames = choose_frames(data, gate)
     network = make_float(source, frames.gate, say)

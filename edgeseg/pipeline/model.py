@@ -34,8 +34,13 @@ def shipped() -> dict[str, Path]:
 def find_model(model: str) -> Path:
     """MODEL as typed -> its folder or .onnx file; UsageError that says what to type instead."""
     path = Path(model)
-    if path.exists():
+    if path.is_dir() or (path.is_file() and path.suffix == ".onnx"):
         return path
+    if path.is_file():
+        raise UsageError(
+            f"{model} is a file, and no .onnx file; give a model folder, an .onnx file or a model "
+            "name ('edgeseg convert' makes a folder of a published .pth file)"
+        )
     folders = shipped()
     if model in folders:
         return folders[model]
@@ -46,7 +51,7 @@ def find_model(model: str) -> Path:
             f"convert published ones (edgeseg convert --model {model} --weights FILE.pth ...), "
             f"then give that folder. Shipped: {', '.join(folders) or 'none'}"
         )
-    known = [*folders, *MODELS]
+    known = dict.fromkeys((*folders, *MODELS))
     raise UsageError(
         f"'{model}' is no model folder, no .onnx file and no model name.{guess(model, known)}"
     )

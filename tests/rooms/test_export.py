@@ -10,11 +10,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from networks import CLASSES, SIZE, SPEC, blobs, checkpoint, frames, one_cpu
+from networks import CLASSES, SIZE, SPEC, blobs, labels_of, silent
 from onnx import TensorProto
 
 import edgeseg
-from edgeseg.bundle import Bundle, read_bundle, read_manifest, sha256
+from edgeseg.bundle import read_bundle, read_manifest, sha256
 from edgeseg.errors import BundleError, EngineError, GateError, UsageError
 from edgeseg.export.gate import Budget, read_frames
 from edgeseg.export.half import to_half
@@ -23,45 +23,18 @@ from edgeseg.graph import convolutions, count_macs, count_params, initializers
 from edgeseg.metrics import agreement
 from edgeseg.models.checkpoint import load_checkpoint
 from edgeseg.pipeline.export import export_network
-from edgeseg.pipeline.floats import FloatNetwork, make_float
-from edgeseg.pipeline.plan import Plan, Source
-from edgeseg.pipeline.quantise import Quantiser, calibrate
-from edgeseg.runtime.engine import EngineOptions, open_engine
+from edgeseg.pipeline.floats import FloatNetwork
+from edgeseg.pipeline.plan import Plan
+from edgeseg.pipeline.quantise import Quantiser
 
-pytestmark = pytest.mark.rooms
+pytestmark = [pytest.mark.rooms, pytest.mark.usefixtures("one_thread")]
 
 WIDE = Budget(miou=100.0, per_class=100.0)
 logging.getLogger("torch.__trace").setLevel(logging.ERROR)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Engines take one thread: tests share the machine with others."""
-    with one_cpu():
-        yield
-
-
-def silent(line: str) -> None:
-    pass
-
-
 def images(count: int, seed: int = 500) -> np.ndarray:
     return np.stack([blobs(seed + i)[0] for i in range(count)])
-
-
-def labels_of(folder: Path, inputs: np.ndarray, batch: int = 1) -> np.ndarray:
-    """(N, H, W, 3) network inputs -> labels by the folder's own engine, scores decoded."""
-    bundle = read_bundle(folder)
-    assert bundle.manifest.target is not None
-    single = dataclasses.replace(bundle.manifest.input, batch=1)
-    relaxed = Bundle(folder, dataclasses.replace(bundle.manifest, input=single))
-    engine = open_engine(bundle.manifest.target.name, bundle, EngineOptions(threads=1))
-    segmenter = edgeseg.Segmenter(engine, relaxed, frames=single.order)
-    results = [
-        segmenter.decode(engine.infer(np.ascontiguousarray(inputs[i : i + batch])))
-        for i in range(0, len(inputs), batch)
-    ]
-    return np.concatenate(results)
 
 
 def torch_labels(folder: Path, inputs: np.ndarray, outputs: int = len(CLASSES)) -> np.ndarray:
@@ -72,38 +45,6 @@ def torch_labels(folder: Path, inputs: np.ndarray, outputs: int = len(CLASSES)) 
     with torch.inference_mode():
         logits = model(torch.from_numpy(normal.transpose(0, 3, 1, 2)).float())
     return logits[:, :outputs].argmax(1).numpy().astype(np.uint8)
-
-
-class Networks:
-    """Float networks by what was asked, each made once."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.made: dict[tuple[object, ...], FloatNetwork] = {}
-
-    def checkpoint(self, name: str) -> Path:
-        folder = self.root / name
-        if not folder.exists():
-            checkpoint(folder, name)
-        return folder
-
-    def get(self, name: str = "espnetc_q3", **asked: object) -> FloatNetwork:
-        key = (name, *sorted(asked.items()))
-        if key not in self.made:
-            source = Source(str(self.checkpoint(name)), **asked)  # type: ignore[arg-type]
-            self.made[key] = make_float(source, frames(), silent)
-        return self.made[key]
-
-
-@pytest.fixture(scope="module")
-def networks(tmp_path_factory: pytest.TempPathFactory) -> Networks:
-    return Networks(tmp_path_factory.mktemp("networks"))
-
-
-@pytest.fixture(scope="module")
-def quantiser(networks: Networks) -> Quantiser:
-    network = networks.get()
-    return Quantiser(network, calibrate(network, frames(8, seed=300), "mse", silent))
 
 
 def written(

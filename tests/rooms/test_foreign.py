@@ -8,9 +8,8 @@ import numpy as np
 import onnx
 import pytest
 from engine_folders import tiny_onnx
-from networks import CLASSES, blobs, frames, one_cpu
+from networks import CLASSES, blobs, frames, labels_of, silent
 from onnx import TensorProto, helper, numpy_helper
-from test_export import labels_of, silent
 
 from edgeseg.bundle import InputSpec, read_manifest
 from edgeseg.errors import GraphError, UsageError
@@ -31,7 +30,7 @@ from edgeseg.pipeline.floats import make_float
 from edgeseg.pipeline.plan import Plan, Source
 from edgeseg.pipeline.quantise import Quantiser, calibrate
 
-pytestmark = pytest.mark.rooms
+pytestmark = [pytest.mark.rooms, pytest.mark.usefixtures("one_thread")]
 
 SIZE = (16, 24)
 MEAN, STD = (120.0, 110.0, 100.0), (60.0, 61.0, 62.0)
@@ -41,12 +40,6 @@ FIRST = RANDOM.normal(size=(5, 3, 1, 1)).astype(np.float32)
 SECOND = RANDOM.normal(size=(12, 5, 1, 1)).astype(np.float32)
 SECOND[11] *= 30  # void, behind the classes, is often the largest
 EYE = [f"d{i}" for i in range(4)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    with one_cpu():
-        yield
 
 
 def foreign(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,11 @@ TIERS = ("unit", "contract", "layering", "rooms", "torch", "chain", "golden", "g
 # The same examples on every run, and no folder of them beside the tests.
 settings.register_profile("edgeseg", derandomize=True, database=None, deadline=None)
 settings.load_profile("edgeseg")
+
+
+def pytest_configure() -> None:
+    """Ctrl-C works in tests and in what they start, also where the runner itself ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import edgeseg
 from edgeseg.bundle import Bundle, InputSpec, Manifest, ModelSpec, WeightsSpec, read_bundle
@@ -159,3 +160,16 @@ class Networks:
             source = Source(str(self.checkpoint(name)), **asked)  # type: ignore[arg-type]
             self.made[key] = make_float(source, frames(), silent)
         return self.made[key]
+
+
+def camvid(root: Path, *, train: int = 40, val: int = 4) -> Path:
+    """A folder of blobs as CamVid's are laid out."""
+    for split, count, first in (("train", train, 0), ("val", val, 700)):
+        (root / split).mkdir(parents=True)
+        (root / f"{split}annot").mkdir()
+        for index in range(count):
+            image, labels = blobs(first + index)
+            labels[labels == IGNORE] = 11
+            Image.fromarray(image).save(root / split / f"{index:03d}.png")
+            Image.fromarray(labels).save(root / f"{split}annot" / f"{index:03d}.png")
+    return root

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +106,17 @@ def _model(manifest: Manifest) -> str:
     kind = "checkpoint" if manifest.kind == "checkpoint" else "network"
     if manifest.model is None:
         return f"foreign {kind}"
-    options = ", ".join(f"{k} {v}" for k, v in manifest.model.options.items())
+    options = ", ".join(f"{k} {v}" for k, v in _flat(manifest.model.options))
     return f"{manifest.model.name}{f' ({options})' if options else ''}, {kind}"
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """("key", value) and, for tables, ("table.key", value)."""
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def _input(spec: InputSpec) -> str:
@@ -121,9 +131,10 @@ def _input(spec: InputSpec) -> str:
 
 def _output(output: OutputSpec) -> str:
     at = "at full size" if output.stride == 1 else f"at 1/{output.stride} of the input"
+    large = "" if output.scale == 1 else f"; labels at {output.scale}x the input"
     if output.kind == "labels":
-        return f"labels {at}" if output.scale == 1 else f"labels at {output.scale}x the input"
-    return f"scores {at}, decoded by {output.decode} x{output.factor} and argmax"
+        return f"labels at {output.scale}x the input" if large else f"labels {at}"
+    return f"scores {at}, decoded by {output.decode} x{output.factor} and argmax{large}"
 
 
 def _precision(precision: str, made: Quantisation | None) -> str:

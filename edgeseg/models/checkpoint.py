@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from edgeseg.bundle import Bundle, Manifest, read_bundle, write_bundle
+from edgeseg.bundle import Bundle, Manifest, OutputSpec, read_bundle, write_bundle
 from edgeseg.disk import writing_folder
 from edgeseg.errors import BundleError, WeightsError
 from edgeseg.models.network import Network, build_model
@@ -18,9 +18,10 @@ WEIGHTS = "weights.safetensors"
 
 
 def save_checkpoint(folder: Path, model: Network, manifest: Manifest) -> Bundle:
-    """Write a checkpoint folder whole or not at all; `manifest.params` is filled in."""
+    """Write a checkpoint folder whole or not at all; params and output are filled in."""
     params = sum(p.numel() for p in model.parameters())
-    manifest = dataclasses.replace(manifest, kind="checkpoint", params=params)
+    output = OutputSpec(scale=model.scale)
+    manifest = dataclasses.replace(manifest, kind="checkpoint", params=params, output=output)
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     with writing_folder(folder) as aside:
         (aside / WEIGHTS).write_bytes(save(state))

@@ -19,7 +19,7 @@ from edgeseg.benchmarks.rows import headline, reference
 from edgeseg.bundle import Bundle, Manifest, Target, read_bundle, read_manifest, write_bundle
 from edgeseg.dataset import Dataset, open_dataset
 from edgeseg.disk import write_json, writing_folder
-from edgeseg.errors import EdgesegError, UsageError, guess
+from edgeseg.errors import BundleError, EdgesegError, UsageError, guess
 from edgeseg.export.targets import EXPORTERS
 from edgeseg.frame import Size, format_size
 from edgeseg.pipeline.export import choose_frames as choose_gate
@@ -62,6 +62,8 @@ def bench(suite: Suite, out: Path, say: Say) -> dict[str, Any]:
 
     A combination that fails is kept under "failed" with its message; the others go on.
     """
+    if out.exists() and not out.is_dir():
+        raise BundleError(f"{out} is a file; --out expects a folder")
     dataset = open_dataset(suite.data, suite.split)
     if suite.limit:
         dataset = dataset.spread(suite.limit)

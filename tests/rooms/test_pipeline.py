@@ -29,7 +29,7 @@ from edgeseg.pipeline.quantise import (
 )
 from edgeseg.runtime.engine import EngineOptions
 
-pytestmark = [pytest.mark.rooms, pytest.mark.usefixtures("one_thread")]
+pytestmark = [pytest.mark.rooms, pytest.mark.usefixtures("one_thread", "remembered")]
 
 
 @pytest.fixture(scope="module")

@@ -202,8 +202,9 @@ def _as_torch(manifest: Manifest, size: Size) -> Manifest:
 
     assert manifest.model is not None
     classes = len(manifest.table)
-    network = build_model(manifest.model, classes + manifest.model.void_outputs)
+    network = build_model(manifest.model, classes + manifest.model.void_outputs).eval()
     network.cut(classes)
+    network.deploy()
     macs, uncounted = count_macs(network, size)
     return dataclasses.replace(
         manifest,

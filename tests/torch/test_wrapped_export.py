@@ -17,6 +17,7 @@ from edgeseg.errors import UsageError
 from edgeseg.labels import CLASS_TABLES, IGNORE
 from edgeseg.models.checkpoint import save_checkpoint
 from edgeseg.models.network import build_model
+from edgeseg.pipeline.bench import _as_torch
 from edgeseg.pipeline.export import export_network
 from edgeseg.pipeline.floats import make_float
 from edgeseg.pipeline.model import find_model, open_model
@@ -137,3 +138,9 @@ def test_models_says_what_may_follow_a_plus(capsys, monkeypatch):
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith("Behind each name may follow +dupsample (Tian et al., ")
     assert last.endswith("CVPR 2020): such as espnet_q3+dsrl.")
+
+
+def test_a_torch_row_of_the_bench_counts_what_the_engines_compute(made, folder):
+    row = _as_torch(read_manifest(folder), SIZE)
+    exported = made[1]["labels"].manifest
+    assert (row.params, row.macs) == (exported.params, exported.macs)

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from engine_folders import tiny_onnx
 from networks import Networks, camvid, checkpoint
 from PIL import Image
 from test_foreign import foreign
@@ -410,7 +411,21 @@ def test_a_disk_that_fills_up_while_an_engine_is_written(
     line = typed_for("export", model, data, tmp_path / "out")
     with little_disk(limit):
         said = refused(*line, "--target", target, "--precision", "fp32", early=False)
-    assert "File too large" in said or "can't write" in said
+    assert "File too large" in said
+
+
+def test_a_disk_that_fills_up_while_openvino_writes(tmp_path):
+    from edgeseg.errors import EngineError
+    from edgeseg.export.targets import find_exporter
+
+    tiny_onnx(tmp_path / "net.onnx")
+    with (
+        little_disk(500),
+        pytest.raises(
+            EngineError, match=r"openvino can't write .*/network\.xml \(.*is the disk ful"
+        ),
+    ):
+        find_exporter("openvino")(tmp_path / "net.onnx", tmp_path)
 
 
 def test_a_disk_that_fills_up_while_a_checkpoint_is_written(tmp_path, refused):

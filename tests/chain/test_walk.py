@@ -184,7 +184,7 @@ def test_float_engines_have_torchs_accuracy(bench):
 def test_the_report_shows_each_row(bench):
     report = (bench / "report.html").read_text()
     assert report.lower().startswith("<!doctype html>")
-    for word in ("onnxruntime", "openvino", "torch", "int8", "fp32", "64x128", "128x256"):
+    for word in ("ONNX Runtime", "OpenVINO", "PyTorch", "INT8", "FP32", "64×128", "128×256"):
         assert word in report
     assert "http://" not in report.replace("http://www.w3.org", "")
     assert "<script src" not in report
@@ -216,8 +216,8 @@ def test_run_draws_overlays(engines, walk):
     typed = ["run", str(engines["openvino"]), "--source", str(images), "--out", str(out)]
     assert main([*typed, "--threads", "1", "--json", str(walk / "run.json")]) == 0
     assert json.loads((walk / "run.json").read_text())["frames"] == 3
-    assert len(list(out.glob("*.jpg"))) == 3
-    (labels,) = {Image.open(p).size for p in out.glob("*.png")}
+    assert len(list(out.glob("overlay/*.jpg"))) == 3
+    (labels,) = {Image.open(p).size for p in out.glob("labels/*.png")}
     assert labels == (SIZE[1], SIZE[0])
 
 

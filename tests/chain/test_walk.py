@@ -217,8 +217,11 @@ def test_run_draws_overlays(engines, walk):
     assert main([*typed, "--threads", "1", "--json", str(walk / "run.json")]) == 0
     assert json.loads((walk / "run.json").read_text())["frames"] == 3
     assert len(list(out.glob("overlay/*.jpg"))) == 3
-    (labels,) = {Image.open(p).size for p in out.glob("labels/*.png")}
-    assert labels == (SIZE[1], SIZE[0])
+    sizes = set()
+    for path in out.glob("labels/*.png"):
+        with Image.open(path) as labels:
+            sizes.add(labels.size)
+    assert sizes == {dataset[0].labels.shape[::-1]}
 
 
 def test_models_lists_shipped_weights(walk):

@@ -34,16 +34,42 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise RecipeError(f"{path}: is not valid TOML: {error}") from error
 
 
-def read_recipe(cls: type[R], path: Path, overrides: tuple[str, ...] = ()) -> R:
+def read_recipe(cls: type[R], path: Path, overrides: tuple[str, ...] = (), variant: str = "") -> R:
     """Read `path` into dataclass `cls`; `overrides` are `key=value` (dotted keys for tables).
 
     Tables become nested dataclasses, arrays become tuples. Values are checked by the types in the
-    annotations and by `__post_init__`.
+    annotations and by `__post_init__`. A file may hold variants of one recipe: of [variants.NAME],
+    which lies over the rest key by key, NAME is then to be given.
     """
     content = read_toml(path)
+    content.pop("study", None)
+    content = _choose(content, variant, path)
     for override in overrides:
         _apply(content, override, path)
     return from_table(cls, content, str(path))
+
+
+def _choose(content: dict[str, Any], variant: str, path: Path) -> dict[str, Any]:
+    variants = content.pop("variants", {})
+    if not isinstance(variants, dict) or not all(isinstance(v, dict) for v in variants.values()):
+        raise RecipeError(f"{path}: 'variants' must hold tables [variants.NAME]")
+    if not variants and not variant:
+        return content
+    if variant not in variants:
+        known = ", ".join(variants) or "none"
+        asked = f"no variant '{variant}'" if variant else "give --variant"
+        raise RecipeError(f"{path}: {asked}; its variants: {known}.{guess(variant, variants)}")
+    return _overlay(content, variants[variant])
+
+
+def _overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """`above` over `below`; tables are merged, all other values replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        both = isinstance(old, dict) and isinstance(value, dict)
+        merged[key] = _overlay(old, value) if both else value  # type: ignore[arg-type]
+    return merged
 
 
 def _apply(content: dict[str, Any], override: str, path: Path) -> None:

@@ -22,6 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", type=Path, metavar="RECIPE.toml", help="what to train, and how")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run's folder")
     parser.add_argument(
+        "--variant", default="", metavar="NAME", help="for a recipe that holds [variants.NAME]"
+    )
+    parser.add_argument(
+        "--init", metavar="DIR", help="start from this checkpoint folder, or from its encoder"
+    )
+    parser.add_argument(
         "--resume", action="store_true", help="go on with the run in DIR from its last state"
     )
     parser.add_argument(
@@ -50,8 +56,11 @@ def run(args: argparse.Namespace) -> int:
     from edgeseg.recipe import read_recipe
     from edgeseg.training.plan import Recipe
 
-    recipe = read_recipe(Recipe, args.recipe, tuple(args.set))
-    source = args.recipe.read_text(encoding="utf-8") + "".join(f"\n# --set {s}" for s in args.set)
+    changes = [*args.set, *([f"init={json.dumps(args.init)}"] if args.init else [])]
+    recipe = read_recipe(Recipe, args.recipe, tuple(changes), args.variant)
+    source = args.recipe.read_text(encoding="utf-8")
+    source += "".join(f"\n# --variant {v}" for v in (args.variant,) if v)
+    source += "".join(f"\n# --set {change}" for change in changes)
     outcome = train(recipe, args.out, resume=args.resume, source=source)
     if not outcome.leads:
         return 0 if outcome.result or outcome.step == recipe.steps else 130
@@ -65,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
 def _how_to_resume(args: argparse.Namespace, step: int) -> str:
     words = ["edgeseg", "train", str(args.recipe), "--out", str(args.out), "--resume"]
     words += [word for change in args.set for word in ("--set", change)]
+    for flag in ("variant", "init"):
+        words += [f"--{flag}", getattr(args, flag)] if getattr(args, flag) else []
     return f"edgeseg: interrupted after step {step}; go on with: {shlex.join(words)}"
 
 

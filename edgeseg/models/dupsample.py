@@ -109,7 +109,9 @@ class DUpsample(Wrapper):
     """The host's encoder, a small head at the lowest resolution, and DUpsampling.
 
     F = f(concat(pooled low-level features, deepest feature)); the last convolution has a bias,
-    which can stand for the mean patch.
+    which can stand for the mean patch. Its outputs are multiplied by r, for compressed labels are
+    as long as a patch of r x r one-hot pixels: weights of the usual size take long to reach that
+    (60 steps of the study's recipe at 192x256: loss 1.39 with it, 2.17 without).
     """
 
     OPTIONS = Options
@@ -139,6 +141,7 @@ class DUpsample(Wrapper):
             *conv_norm_relu(joined, width, 1), *conv_norm_relu(width, width, 3)
         )
         learned = options.upsampling == "dupsample"
+        self.gain = float(self.stride) if learned else 1.0
         self.project = nn.Conv2d(options.width, options.channels if learned else outputs, 1)
         self.upsample: Reconstruct | Bilinear = (
             Reconstruct(options.channels, outputs, self.stride, options.temperature)
@@ -152,7 +155,8 @@ class DUpsample(Wrapper):
         for name, factor in self.pools.items():
             low = features[name]
             maps.append(functional.avg_pool2d(low, factor) if factor > 1 else low)
-        return cast("torch.Tensor", self.project(self.fuse(torch.cat(maps, 1))))
+        scores: torch.Tensor = self.project(self.fuse(torch.cat(maps, 1)))
+        return scores if self.gain == 1 else scores * self.gain
 
     def cut(self, outputs: int) -> None:
         """Keep the first outputs of W, or of the last convolution."""
@@ -164,9 +168,13 @@ class DUpsample(Wrapper):
         project.bias = nn.Parameter(cast("torch.Tensor", project.bias)[:outputs].detach())
         project.out_channels = outputs
 
+    @torch.no_grad()
     def deploy(self) -> None:
-        """Fold the temperature into W."""
+        """Fold the gain into the convolution before W, and the temperature into W."""
         super().deploy()
+        for parameter in self.project.parameters():
+            parameter.mul_(self.gain)
+        self.gain = 1.0
         if isinstance(self.upsample, Reconstruct):
             self.upsample.deploy()
 

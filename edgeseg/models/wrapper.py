@@ -51,6 +51,13 @@ class Wrapper(Network):
             setattr(self, name, None)
 
 
+def innermost(model: Network) -> Network:
+    """The host inside all wrappers; `model` itself where there are none."""
+    while isinstance(model, Wrapper):
+        model = model.host
+    return model
+
+
 @dataclass(frozen=True)
 class Feature:
     """One of a host's maps: its channels, and image height over its height."""

@@ -30,7 +30,9 @@ Key = tuple[int, int]
 class Batch:
     """Images (N, 3, H, W) float32 normalised, labels (N, s H, s W) int64, names of the frames.
 
-    s is the model's `scale`; `sharp` are the images at the size of the labels, where asked for.
+    s is the model's `scale`. `sharp` are the images at the size of the labels, where asked for, in
+    units of ImageNet's mean and standard deviation whatever the network's own are: a squared error
+    then weighs the same for every network.
     """
 
     images: Tensor

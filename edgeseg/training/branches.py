@@ -45,7 +45,7 @@ class Weighted:
 def squared_error(outputs: dict[str, Tensor], batch: Batch) -> dict[str, Term]:
     """{"mse": term}: reconstructed against sharp images, mean over pixels and channels.
 
-    In units of normalised pixels (Wang et al. 2020).
+    In units of pixels normalised by ImageNet's mean and deviation (Wang et al. 2020).
     """
     if batch.sharp is None:
         raise AssertionError("SISR needs the images at the size of the labels")

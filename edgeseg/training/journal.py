@@ -108,6 +108,11 @@ class Progress:
         if self._live:
             print(f"\r{text}\033[K", end="", file=sys.stderr, flush=True)  # noqa: T201
 
+    def note(self, text: str) -> None:
+        """Write a line that stays, on a terminal or in a log."""
+        start = "\r\033[K" if self._live else ""
+        print(f"{start}{text}", file=sys.stderr, flush=True)  # noqa: T201
+
     def end(self) -> None:
         """Leave the line."""
         if self._live and self._shown >= 0:

@@ -68,11 +68,12 @@ class Run:
         self.progress = Progress(recipe.steps)
         self.data = start.open_data(recipe, self._say)
         self.classes = self.data.train.classes
-        model, self.spec = start.open_model(recipe, self.classes)
+        opened = start.open_model(recipe, self.classes, self._note)
+        model, self.spec = opened.model, opened.spec
         known = state.constants.get("class_weights") if state else None
         weights = start.loss_weights(recipe, self.data.train, known, self._say)
         known = state.constants.get("dupsample") if state else None
-        self.basis = start.settle_basis(recipe, model, self.data, known, self._say)
+        self.basis = start.settle_basis(recipe, opened, self.data, known, self._say)
         constants = {"class_weights": weights, "dupsample": self.basis}
         self.constants = {k: v for k, v in constants.items() if v is not None}
         weights = None if weights is None else weights.to(world.device)
@@ -85,6 +86,10 @@ class Run:
     def _say(self, text: str) -> None:
         if self.world.leads:
             self.progress.say(text)
+
+    def _note(self, text: str) -> None:
+        if self.world.leads:
+            self.progress.note(text)
 
     def _take(self, state: State) -> None:
         self.stepper.model.load_state_dict(state.model)

@@ -56,19 +56,15 @@ class CrossEntropy:
 
     def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """(N, H, W) loss of each pixel, 0 where it has no label."""
-        truth = labels
-        if logits.is_contiguous(memory_format=torch.channels_last):
-            # Pixels in rows: torch's softmax over an inner axis takes half the time.
-            logits, truth = logits.permute(0, 2, 3, 1).flatten(0, 2), labels.flatten()
-        losses = F.cross_entropy(
-            logits,
-            truth,
+        # Planes: over the inner axis of channels-last logits torch takes four times as long.
+        return F.cross_entropy(
+            logits.contiguous(),
+            labels,
             self.weights,
             ignore_index=IGNORE,
             reduction="none",
             label_smoothing=self.plan.label_smoothing,
         )
-        return losses.view_as(labels)
 
 
 @torch.no_grad()

@@ -210,6 +210,9 @@ class WeightsPlan:
 class Recipe:
     """All that decides a training run. `batch` is the batch of all processes together.
 
+    `init` is a checkpoint folder: of the same model and classes, to go on from; else its encoder is
+    taken, and what fits of the head.
+
     `eval_data` (left empty: `data`) and `eval_split` are measured on, every `eval_every` steps (0:
     at the end only), `eval_frames` of them evenly spread (0: all).
     """

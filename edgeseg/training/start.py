@@ -18,7 +18,7 @@ from edgeseg.labels import ClassTable
 from edgeseg.models.checkpoint import fill_weights, load_checkpoint
 from edgeseg.models.dupsample import Reconstruct
 from edgeseg.models.network import Network, build_model
-from edgeseg.models.wrapper import Wrapper
+from edgeseg.models.wrapper import Wrapper, innermost
 from edgeseg.training.augment import crop
 from edgeseg.training.batches import cached, without
 from edgeseg.training.distributed import World
@@ -55,46 +55,76 @@ def open_data(recipe: Recipe, say: Callable[[str], None]) -> Data:
     return Data(train, evaluation)
 
 
-def open_model(recipe: Recipe, classes: ClassTable) -> tuple[Network, ModelSpec]:
+@dataclass(frozen=True)
+class Opened:
+    """A network and its manifest's description; `fresh` if its last layer has not been trained."""
+
+    model: Network
+    spec: ModelSpec
+    fresh: bool
+
+
+def open_model(recipe: Recipe, classes: ClassTable, say: Callable[[str], None]) -> Opened:
     """Fresh weights from the recipe's seed, or those of its `init` folder."""
     torch.manual_seed(recipe.seed)
     if recipe.init:
-        model, spec = _open_init(recipe, classes)
+        opened = _open_init(recipe, classes, say)
     else:
         spec = ModelSpec(recipe.model, recipe.options)
-        model = build_model(spec, len(classes))
+        opened = Opened(build_model(spec, len(classes)), spec, fresh=True)
     for size in (recipe.size, *recipe.evaluated):
-        _check_size(recipe.model, size, model.divisor)
-    return model, spec
+        _check_size(recipe.model, size, opened.model.divisor)
+    return opened
 
 
-def _open_init(recipe: Recipe, classes: ClassTable) -> tuple[Network, ModelSpec]:
-    """The network of the `init` folder; a further stage of `+dsrl` adds its branches, fresh."""
+def _open_init(recipe: Recipe, classes: ClassTable, say: Callable[[str], None]) -> Opened:
+    """The network of the recipe with the weights of the `init` folder.
+
+    All of them for the same model on the same classes (a further stage of `+dsrl` adds its
+    branches, fresh); else those of the encoder, and what fits of the rest.
+    """
     model, bundle = load_checkpoint(Path(recipe.init))
     manifest, spec = bundle.manifest, bundle.manifest.model
-    if spec is None or spec.name != recipe.model:
-        raise TrainingError(
-            f"init {recipe.init} holds model '{spec.name if spec else None}'; the recipe trains "
-            f"'{recipe.model}'"
-        )
-    if manifest.table.names != classes.names:
-        raise TrainingError(
-            f"init {recipe.init} was trained on class table '{manifest.table.name}'; the data has "
-            f"'{classes.name}'"
-        )
+    assert spec is not None  # load_checkpoint built the model from it
     mine, theirs = recipe.input, manifest.input
     if (mine.order, mine.mean, mine.std) != (theirs.order, theirs.mean, theirs.std):
         raise TrainingError(
             f"init {recipe.init} expects order '{theirs.order}', mean {list(theirs.mean)}, std "
             f"{list(theirs.std)}; put these into the recipe's [input]"
         )
+    if spec.name != recipe.model or manifest.table.names != classes.names:
+        asked = ModelSpec(recipe.model, recipe.options)
+        grown = build_model(asked, len(classes))
+        say(transfer(model, grown, recipe.init))
+        return Opened(grown, asked, fresh=True)
     asked = ModelSpec(recipe.model, recipe.options, spec.void_outputs)
     if not recipe.options or asked == spec:
-        return model, spec
+        return Opened(model, spec, fresh=False)
     grown = build_model(asked, len(classes) + asked.void_outputs)
     state = model.state_dict()
     fill_weights(grown, _fresh_branches(grown) | state, f"init {recipe.init}")
-    return grown, asked
+    return Opened(grown, asked, fresh=False)
+
+
+def transfer(trained: Network, model: Network, where: str) -> str:
+    """Fill the encoder of `model` from `trained`, and what fits of its head; says what stays fresh.
+
+    Both are looked at without their wrappers. TrainingError where the encoders differ.
+    """
+    theirs, mine = innermost(trained), innermost(model)
+    given, own = theirs.state_dict(), mine.state_dict()
+    taken = {k: v for k, v in given.items() if k in own and v.shape == own[k].shape}
+    fresh = [key for key in own if key not in taken]
+    odd = [key for key in fresh if key.partition(".")[0] not in mine.HEAD]
+    if odd:
+        raise TrainingError(
+            f"init {where}: its encoder is not that of the recipe's model: {len(odd)} tensors are "
+            f"missing or have another shape (first: '{odd[0]}')"
+        )
+    mine.load_state_dict(own | taken)
+    layers = dict.fromkeys(key.partition(".")[0] for key in fresh)
+    left = f"fresh: {', '.join(layers)}" if layers else "the rest is new"
+    return f"init {where}: {len(taken)} of {len(own)} tensors taken; {left}"
 
 
 def _fresh_branches(model: Network) -> dict[str, Tensor]:
@@ -130,21 +160,21 @@ def loss_weights(
 
 def settle_basis(
     recipe: Recipe,
-    model: Network,
+    opened: Opened,
     data: Data,
     known: dict[str, float] | None,
     say: Callable[[str], None],
 ) -> dict[str, float] | None:
     """Fill W of DUpsampling from training labels; what it loses of the evaluation's labels.
 
-    With `init`, W is that folder's. `known` are the numbers of a resumed run, whose W is in its
+    A W that was trained with is kept. `known` are the numbers of a resumed run, whose W is in its
     state. None for a network without DUpsampling.
     """
-    layer = model.upsample
+    model, layer = opened.model, opened.model.upsample
     if known is not None or not isinstance(layer, Reconstruct):
         return known
     count = 0
-    if not recipe.init:
+    if opened.fresh:
         say("finding the basis of label patches")
         patches = _label_patches(recipe, data.train, model.scale, layer.factor)
         channels, classes, _, _ = layer.weight.shape

@@ -16,7 +16,7 @@ from edgeseg.training.distributed import World
 from edgeseg.training.ema import Average
 from edgeseg.training.losses import Loss, Term
 from edgeseg.training.optimizer import build_optimizer, parameter_groups, set_rate
-from edgeseg.training.plan import Recipe
+from edgeseg.training.plan import Input, Recipe
 from edgeseg.training.schedule import share
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -93,7 +93,8 @@ class Stepper:
         labels = crops.labels.to(self.world.device, non_blocking=True).long()
         sharp = None
         if crops.sharp is not None:
-            sharp = normalise(crops.sharp, self.recipe.input, self.world.device)
+            unit = Input(order=self.recipe.input.order)
+            sharp = normalise(crops.sharp, unit, self.world.device)
         return Batch(images, labels, crops.names, sharp)
 
     def _seed(self, step: int) -> None:

@@ -297,3 +297,13 @@ def test_the_portable_graph_agrees_with_torch_in_both_engines(case, tmp_path):
         str(tmp_path / "network.onnx"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
     )
     assert (compiled(frames)[0] == labels).mean() >= 0.9999
+
+
+def test_the_gain_is_folded_for_deployment():
+    model = build_model(ModelSpec("espnetc_q3+dupsample", {"dupsample": {"stride": 16}}), 5).eval()
+    image = torch.rand(1, 3, 32, 64, generator=torch.Generator().manual_seed(0))
+    scores, logits = model.scores(image), model(image)
+    model.deploy()
+    assert model.gain == 1
+    torch.testing.assert_close(model.scores(image), scores, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(model(image), logits, rtol=1e-5, atol=1e-5)

@@ -17,7 +17,7 @@ from edgeseg.errors import RecipeError, TrainingError
 from edgeseg.labels import CLASS_TABLES, IGNORE
 from edgeseg.models.dupsample import Reconstruct
 from edgeseg.models.network import build_model
-from edgeseg.recipe import read_recipe
+from edgeseg.recipe import read_recipe, read_toml
 from edgeseg.training import start
 from edgeseg.training.batches import Asked, Batch, Crops, RandomCrops
 from edgeseg.training.branches import (
@@ -320,42 +320,40 @@ def test_evaluation_sees_labels_of_twice_the_input_in_full():
 
 # Whole runs
 
-SUITES = Path(__file__).parents[2] / "benchmarks" / "suites"
-SHORT = ("size=[64, 96]", "eval_sizes=[[64, 96]]", "steps=2", "batch=2", "eval_frames=0",
-         "log_every=1", "eval_every=0", "cache=false", "augment.scale=[1.5, 2.0]")  # fmt: skip
-QUEUE = {
-    "plain": ("espnet_q8_camvid_half", ()),
-    "bilinear": ("espnet_q8_camvid_dsrl",
-                 ("options.dsrl.upsampling=bilinear", "options.dsrl.stage=sssr")),
-    "sssr": ("espnet_q8_camvid_dsrl", ("options.dsrl.stage=sssr",)),
-    "sssr+sisr": ("espnet_q8_camvid_dsrl", ("options.dsrl.stage=sssr+sisr",)),
-    "sssr+sisr+fa": ("espnet_q8_camvid_dsrl", ()),
-    "dupsample 32": ("espnet_q8_camvid_dupsample", ()),
-    "bilinear 32": ("espnet_q8_camvid_dupsample", ("options.dupsample.upsampling=bilinear",)),
-    "bilinear 16": ("espnet_q8_camvid_dupsample",
-                    ("options.dupsample.upsampling=bilinear", "options.dupsample.stride=16")),
-}  # fmt: skip
+STUDY = Path(__file__).parents[2] / "benchmarks" / "suites" / "study_camvid.toml"
+SHORT = ("size=[64, 96]", "steps=2", "batch=2", "log_every=1", "eval_every=0", "cache=false",
+         "augment.scale=[1.5, 2.0]")  # fmt: skip
+VARIANTS = list(read_toml(STUDY)["variants"])
 
 
-def short(name: str, changes: tuple[str, ...], streets: Path, out: Path, *more: str) -> dict:
-    words = ["train", str(SUITES / f"{name}.toml"), "--out", str(out), "--json", str(out) + ".json"]
-    for change in (f"data=camvid:{streets}", *SHORT, *changes, *more):
+def short(
+    variant: str,
+    streets: Path,
+    out: Path,
+    *changes: str,
+    init: Path | str = "",
+    resume: bool = False,
+) -> dict:
+    """A variant of the study on made-up streets, with what `edgeseg train --json` wrote."""
+    words = ["train", str(STUDY), "--variant", variant, "--out", str(out)]
+    words += ["--json", str(out) + ".json", *(["--resume"] if resume else [])]
+    for change in (f"data=camvid:{streets}", *SHORT, *changes, f'init="{init}"'):
         words += ["--set", change]
     assert main(words) == 0
     return json.loads(Path(str(out) + ".json").read_text())
 
 
-@pytest.mark.parametrize("case", QUEUE)
-def test_the_studys_queue_runs_for_two_steps(case, streets, tmp_path):
-    name, changes = QUEUE[case]
-    small = ("dupsample.patches=300", "options.dupsample.channels=16") if "dups" in name else ()
-    result = short(name, changes, streets, tmp_path / "run", *small)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_studys_variants_run_for_two_steps(variant, streets, tmp_path):
+    few = ("options.dupsample.channels=16", "dupsample.patches=300")
+    changes = few if variant == "dupsample_32" else ()
+    result = short(variant, streets, tmp_path / "run", *changes)
     assert result["step"] == 2
     assert 0 <= result["miou"] <= 100
     log = (tmp_path / "run" / "log.csv").read_text().splitlines()
     assert len(log) == 3
     basis = result.get("dupsample")
-    assert (basis is not None) == (case == "dupsample 32")
+    assert (basis is not None) == (variant == "dupsample_32")
     if basis:
         assert (basis["patch"], basis["channels"]) == (32, 16)
         assert basis["patches"] >= 16
@@ -364,68 +362,70 @@ def test_the_studys_queue_runs_for_two_steps(case, streets, tmp_path):
 
 
 def test_a_further_stage_goes_on_from_a_former_one(streets, tmp_path):
-    name = "espnet_q8_camvid_dsrl"
-    quick = ("model=espnetc_q3+dsrl",)
-    short(name, ("options.dsrl.stage=sssr",), streets, tmp_path / "first", *quick)
-    first = tmp_path / "first" / "checkpoint"
-    made = read_recipe(
-        Recipe, SUITES / f"{name}.toml",
-        (f"data=camvid:{streets}", *SHORT, *quick, f"init={first}"),
-    )  # fmt: skip
+    quick, first = "model=espnetc_q3+dsrl", tmp_path / "first" / "checkpoint"
+    short("sssr", streets, tmp_path / "first", quick)
+    changes = (f"data=camvid:{streets}", *SHORT, quick, f"init={first}")
+    made = read_recipe(Recipe, STUDY, changes, "sssr_sisr_fa")
     table = open_dataset(made.data, "train").classes
-    model, spec = start.open_model(made, table)
-    assert spec.options["dsrl"]["stage"] == "sssr+sisr+fa"
-    state, old = model.state_dict(), load_file(first / "weights.safetensors")
+    opened = start.open_model(made, table, print)
+    assert opened.spec.options["dsrl"]["stage"] == "sssr+sisr+fa"
+    assert not opened.fresh
+    state, old = opened.model.state_dict(), load_file(first / "weights.safetensors")
     assert all(torch.equal(state[key], value) for key, value in old.items())
     assert {key.partition(".")[0] for key in state.keys() - old.keys()} == {"sisr", "transform"}
-    short(name, (), streets, tmp_path / "second", *quick, f"init={first}")
+    short("sssr_sisr_fa", streets, tmp_path / "second", quick, init=first)
     second = tmp_path / "second" / "checkpoint"
     assert read_manifest(second).model.options["dsrl"]["stage"] == "sssr+sisr+fa"
-    with pytest.raises(TrainingError, match=r"init .* holds model 'espnetc_q3\+dsrl'; the recipe"):
-        start.open_model(read_recipe(Recipe, SUITES / f"{name}.toml", (f"init={first}",)), table)
 
 
 def test_a_former_stage_is_no_further_one(streets, tmp_path, capsys):
-    name, quick = "espnet_q8_camvid_dsrl", ("model=espnetc_q3+dsrl",)
-    short(name, (), streets, tmp_path / "whole", *quick)
-    init = f"init={tmp_path / 'whole' / 'checkpoint'}"
-    words = ["train", str(SUITES / f"{name}.toml"), "--out", str(tmp_path / "less")]
-    for change in (f"data=camvid:{streets}", *SHORT, *quick, init, "options.dsrl.stage=sssr"):
+    quick, init = "model=espnetc_q3+dsrl", tmp_path / "whole" / "checkpoint"
+    short("sssr_sisr_fa", streets, tmp_path / "whole", quick)
+    words = ["train", str(STUDY), "--variant", "sssr", "--out", str(tmp_path / "less")]
+    for change in (f"data=camvid:{streets}", *SHORT, quick, f"init={init}"):
         words += ["--set", change]
     assert main(words) == 2
     assert "weights do not fit the model: 0 missing, " in capsys.readouterr().err
 
 
-def test_dupsample_goes_on_with_the_basis_that_it_began_with(streets, tmp_path, monkeypatch):
-    """A pre-training run hands W on by `init`; and a resumed run does not look for it again."""
-    name = "espnet_q8_camvid_dupsample"
+def test_dupsample_goes_on_with_the_basis_that_it_began_with(streets, tmp_path):
+    """A pre-training run hands W on by `init`; an encoder of another network brings none."""
     quick = ("model=espnetc_q3+dupsample", "options.dupsample.channels=16", "dupsample.patches=300",
              "options.dupsample.low_level=[]")  # fmt: skip
     pretrain = ("dupsample.compressed=1.0", "dupsample.cross_entropy=0.0")
-    short(name, pretrain, streets, tmp_path / "first", *quick)
     init = tmp_path / "first" / "checkpoint"
+    short("dupsample_32", streets, tmp_path / "first", *quick, *pretrain)
     before = load_file(init / "weights.safetensors")
-    result = short(name, (), streets, tmp_path / "second", *quick, f"init={init}", "save_every=1")
+    result = short("dupsample_32", streets, tmp_path / "second", *quick, init=init)
     assert result["dupsample"]["patches"] == 0
     after = load_file(tmp_path / "second" / "checkpoint" / "weights.safetensors")
     assert torch.equal(before["upsample.weight"], after["upsample.weight"])
     rows = after["upsample.weight"].flatten(1)
     torch.testing.assert_close(rows @ rows.T, torch.eye(16), atol=1e-5, rtol=0)
+    host = tmp_path / "host" / "checkpoint"
+    short("ceiling", streets, tmp_path / "host", "model=espnetc_q3")
+    result = short("dupsample_32", streets, tmp_path / "third", *quick, init=host)
+    assert result["dupsample"]["patches"] >= 16
+    found = load_file(tmp_path / "third" / "checkpoint" / "weights.safetensors")
+    assert torch.equal(found["upsample.weight"], before["upsample.weight"])
+
+
+def test_the_basis_of_a_resumed_run_is_kept():
     known = {"patch": 32.0}
-    network = build_model(ModelSpec("espnetc_q3+dupsample"), 5)
-    kept = network.upsample.weight.clone()
-    found = start.settle_basis(recipe("espnetc_q3+dupsample"), network, None, known, print)
+    spec = ModelSpec("espnetc_q3+dupsample")
+    opened = start.Opened(build_model(spec, 5), spec, fresh=True)
+    kept = opened.model.upsample.weight.clone()
+    found = start.settle_basis(recipe("espnetc_q3+dupsample"), opened, None, known, print)
     assert found is known
-    assert torch.equal(network.upsample.weight, kept)
-    plain = build_model(ModelSpec("espnetc_q3"), 5)
+    assert torch.equal(opened.model.upsample.weight, kept)
+    plain = start.Opened(build_model(ModelSpec("espnetc_q3"), 5), spec, fresh=True)
     assert start.settle_basis(recipe("espnetc_q3"), plain, None, None, print) is None
 
 
 def test_an_interrupted_dupsample_run_ends_the_same(streets, tmp_path, monkeypatch):
-    name = "espnet_q8_camvid_dupsample"
     quick = ("model=espnetc_q3+dupsample", "options.dupsample.channels=16", "dupsample.patches=300",
              "save_every=1")  # fmt: skip
-    whole = short(name, (), streets, tmp_path / "whole", *quick)
+    whole = short("dupsample_32", streets, tmp_path / "whole", *quick)
     from edgeseg.training import loop
 
     def broken(self, step, crops, real=loop.Stepper.train):
@@ -435,13 +435,10 @@ def test_an_interrupted_dupsample_run_ends_the_same(streets, tmp_path, monkeypat
 
     with monkeypatch.context() as patched:
         patched.setattr(loop.Stepper, "train", broken)
-        words = ["train", str(SUITES / f"{name}.toml"), "--out", str(tmp_path / "cut")]
-        for change in (f"data=camvid:{streets}", *SHORT, *quick):
-            words += ["--set", change]
-        assert main(words) == 2
+        with pytest.raises(AssertionError, match="2 == 0"):
+            short("dupsample_32", streets, tmp_path / "cut", *quick)
     monkeypatch.setattr(start, "find_basis", None)
-    assert main([*words, "--resume", "--json", str(tmp_path / "cut.json")]) == 0
-    again = json.loads((tmp_path / "cut.json").read_text())
+    again = short("dupsample_32", streets, tmp_path / "cut", *quick, resume=True)
     assert again["dupsample"] == whole["dupsample"]
     weights = [
         load_file(tmp_path / d / "checkpoint" / "weights.safetensors") for d in ("whole", "cut")

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from edgeseg.cli import main
 from edgeseg.dataset import open_dataset
@@ -246,11 +247,29 @@ def test_an_init_that_does_not_fit(recipe_file, tmp_path, capsys):
     assert run(recipe, tmp_path / "second", "--set", init) == 0
     capsys.readouterr()
     for change, words in (
-        ('model="espnet_q3"', "holds model 'espnetc_q3'; the recipe trains 'espnet_q3'"),
+        ('model="espnetc_q5"', "its encoder is not that of the recipe's model: 24 tensors are"),
         ("input.mean=[1, 2, 3]", "expects order 'rgb', mean [123.675, 116.28, 103.53]"),
     ):
         assert run(recipe, tmp_path / "third", "--set", init, "--set", change) == 2
         assert words in said(capsys)
+
+
+def test_an_encoder_goes_to_another_head(recipe_file, tmp_path, capsys):
+    recipe, first = recipe_file(steps=1), tmp_path / "first"
+    assert run(recipe, first) == 0
+    still = ["--set", "optimizer.lr=1e-20", "--set", "freeze_bn=true"]
+    change = ["--set", 'model="espnet_q3+dsrl"', "--set", "eval_sizes=[]"]
+    init = ["--init", str(first / "checkpoint")]
+    capsys.readouterr()
+    assert run(recipe, tmp_path / "second", *init, *still, *change) == 0
+    assert "tensors taken; fresh: project3, norm3, up3, project2, join, fuse, up2, last, " in said(
+        capsys
+    )
+    theirs = load_file(first / "checkpoint" / "weights.safetensors")
+    mine = load_file(tmp_path / "second" / "checkpoint" / "weights.safetensors")
+    encoder = [key for key in theirs if key.startswith("encoder.") and "num_batches" not in key]
+    assert len(encoder) > 100
+    assert all(torch.equal(theirs[key], mine[f"host.{key}"]) for key in encoder)
 
 
 def test_init_goes_on_from_the_weights(recipe_file, tmp_path):

@@ -130,3 +130,38 @@ def test_none_is_allowed_where_the_type_says_so():
     assert from_table(Recipe, {"epochs": 1, "size": None}, "x").size is None
     with pytest.raises(RecipeError, match="x: 'epochs' is None; expected int"):
         from_table(Recipe, {"epochs": None}, "x")
+
+
+VARIANTS = """
+epochs = 3
+optimiser = {name = "sgd", rate = 0.5}
+[study]
+title = "for another reader"
+[variants.long]
+epochs = 30
+[variants.fast]
+optimiser.rate = 2
+"""
+
+
+def test_a_variant_lies_over_the_rest_key_by_key(path: Path):
+    path.write_text(VARIANTS)
+    assert read_recipe(Recipe, path, variant="long") == Recipe(30, Optimiser("sgd", 0.5))
+    assert read_recipe(Recipe, path, variant="fast") == Recipe(3, Optimiser("sgd", 2.0))
+    changed = read_recipe(Recipe, path, ("epochs=4",), "long")
+    assert changed == Recipe(4, Optimiser("sgd", 0.5))
+
+
+@pytest.mark.parametrize(
+    ("text", "variant", "said"),
+    [
+        (VARIANTS, "", "give --variant; its variants: long, fast"),
+        (VARIANTS, "lang", "no variant 'lang'; its variants: long, fast.* Did you mean 'long'"),
+        ("epochs = 3", "long", "no variant 'long'; its variants: none"),
+        ("epochs = 3\nvariants = 3", "", r"'variants' must hold tables \[variants.NAME\]"),
+    ],
+)
+def test_variants_that_are_refused(path: Path, text: str, variant: str, said: str):
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=said):
+        read_recipe(Recipe, path, variant=variant)

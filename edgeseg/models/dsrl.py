@@ -44,11 +44,14 @@ class Options:
 
     `stage` is one of STAGES, `upsampling` one of UPSAMPLINGS. `taps` are the host's features that
     SISR sees (none named: the deepest). A fine tap lets it copy the image past the encoder.
+    `affinity` names the host's feature whose affinities FA compares (none: the scores, as in the
+    paper, where they are wide; hosts whose scores are class maps already have little to give).
     """
 
     stage: str = STAGES[-1]
     upsampling: str = "doubled"
     taps: tuple[str, ...] = ()
+    affinity: str = ""
 
     def __post_init__(self) -> None:
         for key, known in (("stage", STAGES), ("upsampling", tuple(UPSAMPLINGS))):
@@ -84,11 +87,16 @@ class DSRL(Wrapper):
         check_names(taps, known, "taps")
         self.sisr: Sisr | None = None
         self.transform: nn.Sequential | None = None
+        self.affinity = options.affinity
+        if self.affinity:
+            check_names((self.affinity,), known, "affinity")
         if "sisr" in options.stage:
             self.sisr = Sisr({name: known[name] for name in known if name in taps})
         if "fa" in options.stage:
-            scored = outputs if self.bilinear else channels
-            self.transform = conv_norm_relu(scored, WIDTHS[-1], 1)
+            seen = outputs if self.bilinear else channels
+            if self.affinity:
+                seen = known[self.affinity].channels
+            self.transform = conv_norm_relu(seen, WIDTHS[-1], 1)
 
     @property
     def upsample(self) -> nn.Module:  # type: ignore[override]  # the host keeps the module
@@ -113,7 +121,8 @@ class DSRL(Wrapper):
         if self.sisr is not None:
             result["image"], structure = self.sisr(features, (image.shape[2], image.shape[3]))
             if self.transform is not None:
-                result |= {"seg": self.transform(scores), "sr": structure}
+                seen = features[self.affinity] if self.affinity else scores
+                result |= {"seg": self.transform(seen), "sr": structure}
         return result
 
     def cut(self, outputs: int) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -36,8 +38,27 @@ def draw_curves(path: Path, rows: list[Row], title: str) -> None:
             figure.savefig(aside, format="png", dpi=110)
 
 
+def draw_runs(path: Path, runs: dict[str, list[Row]], title: str) -> None:
+    """Write a PNG that compares runs: loss and mIoU over the steps, a colour for each."""
+    colours = mpl.colormaps["tab20"].colors  # type: ignore[attr-defined]
+    with mpl.rc_context({"font.size": 10, "axes.edgecolor": INK}):
+        figure = Figure(figsize=(10, 8), layout="constrained")
+        loss, miou = figure.subplots(2, 1, sharex=True)
+        for (name, rows), colour in zip(runs.items(), itertools.cycle(colours), strict=False):
+            measured = [(row.step, row.miou) for row in rows if row.miou is not None]
+            _line(loss, "loss (all terms)", [(row.step, row.loss) for row in rows], colour)
+            _line(miou, "mIoU (percent)", measured, colour, "o-")
+            miou.lines[-1].set_label(f"{name} {measured[-1][1]:.1f}" if measured else name)
+        miou.set_ylim(0, None)
+        miou.set_xlabel("step")
+        figure.legend(loc="outside right upper", frameon=False)
+        figure.suptitle(title, fontsize=11)
+        with writing_file(path) as aside:
+            figure.savefig(aside, format="png", dpi=110)
+
+
 def _line(
-    axes: Axes, name: str, points: list[tuple[int, float]], colour: str, mark: str = "-"
+    axes: Axes, name: str, points: list[tuple[int, float]], colour: Any, mark: str = "-"
 ) -> None:
     steps, values = [p[0] for p in points], [p[1] for p in points]
     axes.plot(steps, values, mark, color=colour, linewidth=1.4, markersize=4)

@@ -86,6 +86,19 @@ def test_each_stage_has_its_branches_and_no_others(stage):
     assert set(model.train()(image(*SIZE))) == {"logits", "scores"} | named[stage]
 
 
+def test_affinities_of_a_named_feature():
+    model = build("espnetc_q3", affinity="level2").train()
+    outputs = model(image(*SIZE))
+    assert outputs["seg"].shape[2:] == (SIZE[0] // 4, SIZE[1] // 4)
+    model.zero_grad()
+    (outputs["seg"] * torch.randn_like(outputs["seg"])).sum().backward()
+    touched = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+    assert any(name.startswith("host.encoder.stage2") for name in touched)
+    assert not any(name.startswith("host.encoder.stage3") for name in touched)
+    with pytest.raises(UsageError, match=r"affinity names no feature 'level9' of the host"):
+        build("espnetc_q3", affinity="level9")
+
+
 @pytest.mark.parametrize(("host", "upsampling"), CASES)
 def test_every_parameter_of_every_branch_gets_a_gradient(host, upsampling):
     """A public re-implementation never trained its SISR branch."""

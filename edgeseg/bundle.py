@@ -74,9 +74,11 @@ class OutputSpec:
 
     kind "labels": uint8 (batch, height, width) at 1/stride of the input.
     kind "scores": (batch, channels, height, width) float at 1/stride of the input; `decode` names
-    the last linear upsampling, which makes it `factor` times larger: "bilinear" (half-pixel), or
-    one of WEIGHTED: "deconvolution" (kernel `factor` x `factor`, same stride; weight and bias in
-    decode.npz) and "dupsample" (the same arithmetic; the weight is the basis of label patches).
+    the last linear upsampling, which makes it `factor` times larger: "bilinear" (half-pixel),
+    "bilinear_corners" (corners on corners: pixel i of an axis of n cells reads position
+    i (n - 1) / (factor n - 1)), or one of WEIGHTED: "deconvolution" (kernel `factor` x `factor`,
+    same stride; weight and bias in decode.npz) and "dupsample" (the same arithmetic; the weight is
+    the basis of label patches).
     Labels are `scale` times as high and as wide as the input: 2 for super-resolution.
     """
 

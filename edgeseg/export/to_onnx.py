@@ -176,13 +176,10 @@ def _output(
     if not deployed.scores:
         return OutputSpec("labels", scale=scale), None, None
     last = network.upsample
-    if isinstance(last, Bilinear) and last.align_corners:
-        raise UsageError(
-            "the last upsampling aligns corners, which no decode does; export labels instead"
-        )
     if isinstance(last, Bilinear):
         factor = last.factor
-        return OutputSpec("scores", factor // scale, "bilinear", factor, scale), None, None
+        kind = "bilinear_corners" if last.align_corners else "bilinear"
+        return OutputSpec("scores", factor // scale, kind, factor, scale), None, None
     if isinstance(last, nn.ConvTranspose2d):
         factor = int(last.stride[0])
         bias = np.zeros(classes, np.float32) if last.bias is None else last.bias.detach().numpy()

@@ -5,6 +5,8 @@ Its rows of the model contract stand in test_models.py.
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -12,7 +14,7 @@ import torch
 from model_contract import CLASSES, SPEC, images, seeded
 from torch.nn import functional
 
-from edgeseg.bundle import Manifest, ModelSpec
+from edgeseg.bundle import Manifest, ModelSpec, OutputSpec
 from edgeseg.errors import UsageError
 from edgeseg.export.to_onnx import count_macs, to_onnx
 from edgeseg.models.checkpoint import save_checkpoint
@@ -20,6 +22,7 @@ from edgeseg.models.espnetv2 import EESP, Down, ESPNetv2, PyramidPool, Skip, dil
 from edgeseg.models.network import Bilinear, build_model
 from edgeseg.models.pooling import adaptive_pool, scaled
 from edgeseg.models.renames import ESPNETV2
+from edgeseg.runtime.decode import decode
 
 pytestmark = pytest.mark.torch
 
@@ -257,9 +260,35 @@ def test_the_exported_graph_is_plain_and_says_what_torch_says(folder):
     assert len(np.unique(expected)) > 1
 
 
-def test_scores_are_refused_where_no_decode_exists(folder):
-    with pytest.raises(UsageError) as refused:
-        to_onnx(folder, size=(48, 80), batch=1, order="rgb", scores=True)
-    assert str(refused.value) == (
-        "the last upsampling aligns corners, which no decode does; export labels instead"
+def test_decoded_scores_are_the_labels_of_the_whole_graph(folder):
+    """The graph ends before the last upsampling; decode does it with corners on corners."""
+    whole = to_onnx(folder, size=(48, 80), batch=1, order="rgb", scores=False).model
+    cut = to_onnx(folder, size=(48, 80), batch=1, order="rgb", scores=True)
+    assert cut.output == OutputSpec("scores", 2, "bilinear_corners", 2)
+    assert (cut.weight, cut.bias) == (None, None)
+    image = np.random.default_rng(1).integers(0, 256, (1, 48, 80, 3), dtype=np.uint8)
+    (labels,), (scores,) = (
+        onnxruntime.InferenceSession(m.SerializeToString()).run(None, {"image": image})
+        for m in (whole, cut.model)
     )
+    assert scores.shape == (1, 11, 24, 40)
+    decoded = decode(scores, cut.output)
+    assert len(np.unique(labels)) > 1
+    assert np.array_equal(decoded, labels)
+    half_pixel = decode(scores, dataclasses.replace(cut.output, decode="bilinear"))
+    assert (half_pixel != labels).mean() > 0.001  # the kinds do differ
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("corners", [False, True])
+@pytest.mark.parametrize("size", [(1, 1), (1, 6), (7, 4), (16, 33)])
+def test_decode_does_what_torch_does(factor, corners, size):
+    """torch rounds positions to float32: its labels differ where two classes are within that."""
+    torch.manual_seed(0)
+    scores = torch.randn(2, 5, *size)
+    kind = "bilinear_corners" if corners else "bilinear"
+    ours = torch.from_numpy(decode(scores.numpy(), OutputSpec("scores", factor, kind, factor)))
+    full = Bilinear(factor, corners)(scores)
+    chosen = full.gather(1, ours[:, None].long())
+    assert ours.shape == (2, size[0] * factor, size[1] * factor)
+    assert (full.amax(1, keepdim=True) - chosen).max() < 1e-4

@@ -124,7 +124,8 @@ class ESPNet(Network):
     """ESPNet-C with the light decoder.
 
     `skip` is one of SKIPS: the published Cityscapes files were trained with "stem", the CamVid file
-    with "join".
+    with "join". The decoder is as wide as there are outputs, and at least as wide as an ESP block
+    has branches.
     """
 
     HEAD = ("project3", "norm3", "up3", "project2", "join", "fuse", "up2", "last", "upsample")
@@ -135,18 +136,19 @@ class ESPNet(Network):
             raise UsageError(f"skip is '{skip}'; expected one of {', '.join(SKIPS)}")
         self.skip = skip
         self.encoder = Encoder(p, q)
-        self.project3 = nn.Conv2d(256, outputs, 1, bias=False)
-        self.norm3 = nn.BatchNorm2d(outputs, eps=EPS)
-        self.up3 = nn.ConvTranspose2d(outputs, outputs, 2, stride=2, bias=False)
-        self.project2 = nn.Conv2d(128 + 3, outputs, 1, bias=False)
-        self.join = norm_act(2 * outputs)
-        self.fuse = ESP(2 * outputs, outputs, residual=False)
+        width = max(outputs, BRANCHES)
+        self.project3 = nn.Conv2d(256, width, 1, bias=False)
+        self.norm3 = nn.BatchNorm2d(width, eps=EPS)
+        self.up3 = nn.ConvTranspose2d(width, width, 2, stride=2, bias=False)
+        self.project2 = nn.Conv2d(128 + 3, width, 1, bias=False)
+        self.join = norm_act(2 * width)
+        self.fuse = ESP(2 * width, width, residual=False)
         self.up2 = nn.Sequential(
-            nn.ConvTranspose2d(outputs, outputs, 2, stride=2, bias=False), *norm_act(outputs)
+            nn.ConvTranspose2d(width, width, 2, stride=2, bias=False), *norm_act(width)
         )
-        self.last = conv_norm_act(outputs + SKIPS[skip], outputs, 3)
+        self.last = conv_norm_act(width + SKIPS[skip], width, 3)
         self.upsample: nn.ConvTranspose2d = nn.ConvTranspose2d(
-            outputs, outputs, 2, stride=2, bias=False
+            width, outputs, 2, stride=2, bias=False
         )
 
     def features(self, image: torch.Tensor) -> Maps:

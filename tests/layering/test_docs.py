@@ -8,6 +8,7 @@ import json
 import re
 import shlex
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,10 +17,11 @@ import pytest
 from engine_folders import onnxruntime_folder
 
 import edgeseg
-from edgeseg.benchmarks import tables
+from edgeseg.benchmarks import study_table, tables
 from edgeseg.cli import VERBS, Parser, main
 from edgeseg.dataset.folder import FolderRecipe
 from edgeseg.labels import CLASS_TABLES
+from edgeseg.pipeline.study import read_study
 from edgeseg.recipe import read_recipe
 from edgeseg.runtime.segmenter import Segmenter
 
@@ -290,14 +292,36 @@ def test_the_table_of_the_readme_is_that_of_a_result():
     )
 
 
+def studies() -> list[Path]:
+    return sorted((ROOT / "benchmarks" / "results").glob("*/study.json"))
+
+
+def test_the_page_of_results_is_that_of_the_studies():
+    assert studies()
+    study_table.update(ROOT / "benchmarks" / "RESULTS.md", studies(), check=True)
+
+
+@pytest.mark.parametrize("path", studies(), ids=lambda p: p.parent.name)
+def test_a_study_can_be_run_again(path: Path):
+    content = study_table.read_study_result(path)
+    study, claims, variants = read_study(ROOT / content["recipe"])
+    assert content["command"].startswith(f"edgeseg study {content['recipe']}")
+    assert ROOT / study.results == path.parent
+    assert {run["variant"] for run in content["runs"]} <= set(variants)
+    assert {claim["name"] for claim in content["claims"]} <= set(claims)
+    assert (path.parent / "curves.png").exists()
+    assert (path.parent / "overlays.jpg").exists()
+
+
 def test_recipes_of_training_parse():
     plan = pytest.importorskip("edgeseg.training.plan", reason="training needs torch")
     suites = sorted((ROOT / "benchmarks" / "suites").glob("*.toml"))
     assert suites
     for suite in suites:
         assert suite.read_text().startswith("#"), f"{name(suite)}: a sentence on top is missing"
-        recipe = read_recipe(plan.Recipe, suite)
-        assert recipe.steps > 0
+        variants = tomllib.loads(suite.read_text()).get("variants", {"": {}})
+        for variant in variants:
+            assert read_recipe(plan.Recipe, suite, variant=variant).steps > 0
 
 
 def test_descriptions_of_data_sets_parse():

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 from edgeseg.cli.output import add_json, print_json
+from edgeseg.frame import format_size
 from edgeseg.models import MODELS, WRAPPERS
-from edgeseg.pipeline.model import list_models
+from edgeseg.pipeline.model import list_models, list_weights
 
 EXAMPLE = "edgeseg models --json -"
 
@@ -17,30 +19,55 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    models = list_models()
-    print_json(args.json, {"models": models})
+    models, weights = list_models(), list_weights()
+    print_json(args.json, {"models": models, "shipped": weights})
     if args.json != "-":
-        print(_table(models))
+        print(_models(models))
+        print()
+        print(_weights(weights))
     return 0
 
 
-def _table(models: list[dict[str, Any]]) -> str:
+def _models(models: list[dict[str, Any]]) -> str:
     sizes = list(models[0]["macs"])
-    head = ("model", "params", *(f"MACs {size}" for size in sizes), "shipped weights", "paper")
-    rows = [head]
+    rows = [("model", "params", *(f"MACs {size}" for size in sizes), "paper")]
     for model in models:
         macs = (f"{model['macs'][size] / 1e9:.2f} G" for size in sizes)
-        params = f"{model['params'] / 1e6:.3f} M"
-        weights = model["weights"] or "-"
-        rows.append((model["name"], params, *macs, weights, model["source"]))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    lines = [
-        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
-    return "\n".join([*lines, "(for 19 classes; one multiply-add is one MAC)", _wrappers()])
+        rows.append((model["name"], f"{model['params'] / 1e6:.3f} M", *macs, model["source"]))
+    return f"{_table(rows)}\n(for 19 classes; one multiply-add is one MAC)\n{_wrappers()}"
 
 
 def _wrappers() -> str:
     papers = [f"+{name} ({entry.paper})" for name, entry in WRAPPERS.items()]
     host = next(iter(MODELS))
     return f"Behind each name may follow {', then '.join(papers)}: such as {host}+dsrl."
+
+
+def _weights(weights: list[dict[str, Any]]) -> str:
+    if not weights:
+        return "No weights are shipped."
+    rows = [("shipped weights", "model", "classes", "val mIoU", "trained on", "licence")]
+    for row in weights:
+        at = format_size((row["size"][0], row["size"][1]))
+        marked = "NON-COMMERCIAL: " if row["non_commercial"] else ""
+        rows.append(
+            (
+                row["name"],
+                row["model"] or "-",
+                row["classes"],
+                f"{row['miou']:.2f} at {at} ({row['miou_data']}, {row['frames']} frames)",
+                row["data"],
+                marked + row["licence"],
+            )
+        )
+    return (
+        f"{_table(rows)}\n"
+        "These names are taken wherever MODEL is asked for: edgeseg export espnet_q3 --target ..."
+    )
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
+    """The rows as lines, column under column."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = ([c.ljust(w) for c, w in zip(row, widths, strict=True)] for row in rows)
+    return "\n".join("  ".join(cells).rstrip() for cells in padded)

@@ -12,14 +12,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from fvcore.nn import FlopCountAnalysis
-from fvcore.nn.jit_handles import (
-    addmm_flop_jit,
-    bmm_flop_jit,
-    conv_flop_jit,
-    linear_flop_jit,
-    matmul_flop_jit,
-)
 from torch import nn
 
 from edgeseg.bundle import Bundle, OutputSpec
@@ -27,21 +19,10 @@ from edgeseg.errors import UsageError
 from edgeseg.models.checkpoint import load_checkpoint
 from edgeseg.models.dupsample import Reconstruct
 from edgeseg.models.network import Bilinear, Network
+from edgeseg.models.work import count_macs
 from edgeseg.models.wrapper import Wrapper
 
 OPSET = 18
-
-# fmt: off
-COUNTED = {
-    "aten::_convolution": conv_flop_jit,
-    "aten::addmm":        addmm_flop_jit,
-    "aten::bmm":          bmm_flop_jit,
-    "aten::linear":       linear_flop_jit,
-    "aten::matmul":       matmul_flop_jit,
-    "aten::mm":           matmul_flop_jit,
-}
-# fmt: on
-"""Operators whose multiply-adds are counted; all others are listed by name, not taken as zero."""
 
 
 @dataclass(frozen=True)
@@ -156,17 +137,6 @@ def _left_out(network: Network, size: tuple[int, int]) -> LeftOut | None:
     params = sum(p.numel() for branch in network.branches().values() for p in branch.parameters())
     macs = count_macs(_Trained(network), size)[0] - count_macs(network, size)[0]
     return LeftOut(tuple(network.branches()), params, macs)
-
-
-def count_macs(network: nn.Module, size: tuple[int, int]) -> tuple[int, dict[str, int]]:
-    """Multiply-adds of one frame by fvcore, and the operators it has no rule for, with counts."""
-    analysis = FlopCountAnalysis(network, torch.zeros(1, 3, *size))
-    analysis.clear_op_handles().set_op_handle(**COUNTED)
-    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    with _quiet(), torch.no_grad():
-        total = int(analysis.total())
-    uncounted = {k.removeprefix("aten::"): v for k, v in analysis.unsupported_ops().items()}
-    return total, dict(sorted(uncounted.items()))
 
 
 def _output(

@@ -3,39 +3,52 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from edgeseg.bundle import Bundle, Manifest, OutputSpec, read_bundle, write_bundle
+from edgeseg.bundle import Bundle, Manifest, ModelSpec, OutputSpec, read_bundle, write_bundle
 from edgeseg.disk import writing_folder
 from edgeseg.errors import BundleError, WeightsError
 from edgeseg.models.network import Network, build_model
 
 WEIGHTS = "weights.safetensors"
 
+Build = Callable[[ModelSpec, int], Network]
+"""From a description and a number of outputs: `build_model`, or `build_trainee` in training."""
 
-def save_checkpoint(folder: Path, model: Network, manifest: Manifest) -> Bundle:
-    """Write a checkpoint folder whole or not at all; params and output are filled in."""
+
+def save_checkpoint(
+    folder: Path, model: Network, manifest: Manifest, *, half: bool = False
+) -> Bundle:
+    """Write a checkpoint folder whole or not at all; params and output are filled in.
+
+    With `half`, kernels and matrices are stored as float16 (norms, biases and statistics, which are
+    few, are not). Loading fills a float32 network from either.
+    """
     params = sum(p.numel() for p in model.parameters())
     output = OutputSpec(scale=model.scale)
     manifest = dataclasses.replace(manifest, kind="checkpoint", params=params, output=output)
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    if half:
+        state = {k: v.half() if v.is_floating_point() and v.ndim > 1 else v
+                 for k, v in state.items()}  # fmt: skip
     with writing_folder(folder) as aside:
         (aside / WEIGHTS).write_bytes(save(state))
         bundle = write_bundle(aside, manifest)
     return Bundle(folder, bundle.manifest)
 
 
-def load_checkpoint(folder: Path) -> tuple[Network, Bundle]:
-    """Read a checkpoint folder; the network is on the CPU and in eval mode."""
+def load_checkpoint(folder: Path, build: Build = build_model) -> tuple[Network, Bundle]:
+    """Read a checkpoint folder; the network, as `build` makes it, is on the CPU, in eval mode."""
     bundle = read_bundle(folder)
     manifest = bundle.manifest
     if manifest.kind != "checkpoint" or manifest.model is None:
         raise BundleError(f"{folder} is no checkpoint folder but one of kind '{manifest.kind}'")
-    model = build_model(manifest.model, len(manifest.table) + manifest.model.void_outputs)
+    model = build(manifest.model, len(manifest.table) + manifest.model.void_outputs)
     try:
         state = load_file(bundle.path(WEIGHTS))
     except SafetensorError as error:

@@ -197,8 +197,8 @@ def _torch_folder(source: Source, path: Path, out: Path) -> Path:
 
 
 def _as_torch(manifest: Manifest, size: Size) -> Manifest:
-    from edgeseg.export.to_onnx import count_macs
     from edgeseg.models.network import build_model
+    from edgeseg.models.work import count_macs
 
     assert manifest.model is not None
     classes = len(manifest.table)

@@ -19,16 +19,10 @@ from edgeseg.disk import check_replaceable
 from edgeseg.errors import BundleError, UsageError, guess
 from edgeseg.frame import FITS, Size, format_size
 from edgeseg.labels import class_table
-from edgeseg.models import MODELS, split_name
+from edgeseg.models import MODELS, WORK, split_name
 from edgeseg.runtime.engine import EngineOptions, open_engine
 from edgeseg.runtime.segmenter import Segmenter, load
-
-SHIPPED = Path(__file__).parent.parent / "weights"
-
-
-def shipped() -> dict[str, Path]:
-    """The models whose weights come with edgeseg: name -> checkpoint folder."""
-    return {path.parent.name: path.parent for path in sorted(SHIPPED.glob("*/manifest.json"))}
+from edgeseg.weights import is_non_commercial, scores, shipped, terms
 
 
 def find_model(model: str) -> Path:
@@ -156,29 +150,57 @@ def convert(
     return save_checkpoint(out, model, manifest)
 
 
+def terms_of(model: str) -> str:
+    """One line: what the weights of MODEL were trained on, and their licence."""
+    path = find_model(model)
+    if not path.is_dir():
+        return f"weights: those of {path.name}; edgeseg does not know their licence"
+    weights = read_manifest(path).weights
+    return terms(weights.data, weights.licence)
+
+
 MACS_AT = ((256, 512), (512, 1024))
-MACS_CLASSES = 19
 
 
 def list_models() -> list[dict[str, Any]]:
     """Every model: name, params, MACs at both sizes (19 classes), paper, shipped weights."""
-    from edgeseg.export.to_onnx import count_macs
-    from edgeseg.models.network import build_model
-
     weights = shipped()
     rows = []
     for name, entry in MODELS.items():
-        network = build_model(ModelSpec(name), MACS_CLASSES).eval()
+        params, *macs = WORK[name]
         origin = read_manifest(weights[name]).weights if name in weights else None
-        macs = {format_size(size): count_macs(network, size)[0] for size in MACS_AT}
         rows.append(
             {
                 "name": name,
-                "params": sum(p.numel() for p in network.parameters()),
-                "macs": macs,
+                "params": params,
+                "macs": dict(zip(map(format_size, MACS_AT), macs, strict=True)),
                 "source": entry.paper,
                 "weights": origin.data if origin else None,
                 "licence": origin.licence if origin else None,
+            }
+        )
+    return rows
+
+
+def list_weights() -> list[dict[str, Any]]:
+    """The shipped weights: name, model, classes, data, licence, val mIoU and where it was taken."""
+    rows = []
+    for name, folder in shipped().items():
+        manifest = read_manifest(folder)
+        found = scores(name)
+        rows.append(
+            {
+                "name": name,
+                "model": manifest.model.name if manifest.model else None,
+                "classes": manifest.table.name,
+                "data": manifest.weights.data,
+                "licence": manifest.weights.licence,
+                "non_commercial": is_non_commercial(manifest.weights.licence),
+                "miou": found["miou"],
+                "size": found["size"],
+                "miou_data": found["data"],
+                "frames": found["frames"],
+                "bytes": sum((folder / file).stat().st_size for file in manifest.files),
             }
         )
     return rows

@@ -106,8 +106,8 @@ def _frame_counts(job: Job, dataset: Dataset) -> np.ndarray:
 
 
 def _row(path: Path, job: Job, dataset: Dataset, counts: np.ndarray) -> dict[str, Any]:
-    from edgeseg.export.to_onnx import count_macs
     from edgeseg.models.checkpoint import load_checkpoint
+    from edgeseg.models.work import count_macs
 
     model, bundle = load_checkpoint(job.folder / "checkpoint")
     matrix = ConfusionMatrix(len(dataset.classes))

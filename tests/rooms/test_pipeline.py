@@ -50,7 +50,7 @@ def refused(*arguments: str) -> str:
 
 @pytest.fixture
 def nothing_shipped(tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "SHIPPED", tmp_path / "weights")
+    monkeypatch.setattr("edgeseg.weights.SHIPPED", tmp_path / "weights")
     return tmp_path / "weights"
 
 

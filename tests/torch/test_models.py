@@ -17,11 +17,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from edgeseg.bundle import Manifest, ModelSpec, read_manifest
 from edgeseg.errors import BundleError, UsageError, WeightsError
-from edgeseg.export.to_onnx import count_macs
 from edgeseg.models import MODELS
 from edgeseg.models.checkpoint import fill_weights, load_checkpoint, save_checkpoint
 from edgeseg.models.espnet import ESP, ESPNet
 from edgeseg.models.network import Bilinear, Network, build_model
+from edgeseg.models.work import count_macs
 
 pytestmark = pytest.mark.torch
 

@@ -8,10 +8,11 @@ from model_contract import CLASSES, SPEC, ModelContract, images, seeded
 
 from edgeseg.bundle import Manifest, ModelSpec
 from edgeseg.errors import UsageError
-from edgeseg.export.to_onnx import count_macs, to_onnx
+from edgeseg.export.to_onnx import to_onnx
 from edgeseg.models.checkpoint import save_checkpoint
 from edgeseg.models.dfanet import Attention, DFANet, Xception
 from edgeseg.models.network import build_model
+from edgeseg.models.work import count_macs
 
 pytestmark = pytest.mark.torch
 

@@ -135,9 +135,9 @@ def test_models_says_what_may_follow_a_plus(capsys, monkeypatch):
     row = {"name": "x", "params": 1, "macs": {"1x1": 1}, "weights": None, "source": "y"}
     monkeypatch.setattr("edgeseg.cli.models.list_models", lambda: [row])
     assert main(["models"]) == 0
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith("Behind each name may follow +dupsample (Tian et al., ")
-    assert last.endswith("CVPR 2020): such as espnet_q3+dsrl.")
+    (line,) = (w for w in capsys.readouterr().out.splitlines() if w.startswith("Behind"))
+    assert line.startswith("Behind each name may follow +dupsample (Tian et al., ")
+    assert line.endswith("CVPR 2020): such as espnet_q3+dsrl.")
 
 
 def test_a_torch_row_of_the_bench_counts_what_the_engines_compute(made, folder):

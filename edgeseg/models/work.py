@@ -1,0 +1,40 @@
+"""Multiply-adds of a network, by fvcore."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from fvcore.nn import FlopCountAnalysis
+from fvcore.nn.jit_handles import (
+    addmm_flop_jit,
+    bmm_flop_jit,
+    conv_flop_jit,
+    linear_flop_jit,
+    matmul_flop_jit,
+)
+from torch import nn
+
+# fmt: off
+COUNTED = {
+    "aten::_convolution": conv_flop_jit,
+    "aten::addmm":        addmm_flop_jit,
+    "aten::bmm":          bmm_flop_jit,
+    "aten::linear":       linear_flop_jit,
+    "aten::matmul":       matmul_flop_jit,
+    "aten::mm":           matmul_flop_jit,
+}
+# fmt: on
+"""Operators whose multiply-adds are counted; all others are listed by name, not taken as zero."""
+
+
+def count_macs(network: nn.Module, size: tuple[int, int]) -> tuple[int, dict[str, int]]:
+    """Multiply-adds of one frame (1, 3, *size), and the operators without a rule, with counts."""
+    analysis = FlopCountAnalysis(network, torch.zeros(1, 3, *size))
+    analysis.clear_op_handles().set_op_handle(**COUNTED)
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        total = int(analysis.total())
+    uncounted = {k.removeprefix("aten::"): v for k, v in analysis.unsupported_ops().items()}
+    return total, dict(sorted(uncounted.items()))

@@ -1,0 +1,38 @@
+"""Weights that come with edgeseg.
+
+NAME/ is a checkpoint folder, NAME.md its card, NAME.json the card's scores for programs. All three
+are written by `python -m edgeseg.pipeline.ship`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+SHIPPED = Path(__file__).parent
+
+
+def shipped() -> dict[str, Path]:
+    """The models whose weights come with edgeseg: name -> checkpoint folder."""
+    return {path.parent.name: path.parent for path in sorted(SHIPPED.glob("*/manifest.json"))}
+
+
+def scores(name: str) -> dict[str, Any]:
+    """What NAME.json says: "miou", "size", "frames", "data", "per_class" (None where unknown)."""
+    content: dict[str, Any] = json.loads((SHIPPED / f"{name}.json").read_text(encoding="utf-8"))
+    return content
+
+
+def is_non_commercial(licence: str) -> bool:
+    """Whether the text of a licence forbids commercial use: "CC-BY-NC-4.0", "non-commercial"."""
+    return (
+        re.search(r"(?<![a-z])nc(?![a-z])|non-?\s?commercial", licence, re.IGNORECASE) is not None
+    )
+
+
+def terms(data: str, licence: str) -> str:
+    """One line about weights: what they were trained on, and on what terms they may be used."""
+    line = f"weights: trained on {data}; licence {licence}"
+    return f"{line} -- NON-COMMERCIAL use only" if is_non_commercial(licence) else line

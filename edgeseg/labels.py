@@ -28,11 +28,7 @@ class ClassTable:
     def __post_init__(self) -> None:
         if not self.names:
             raise UsageError(f"class table '{self.name}' is empty; it needs at least one class")
-        if len(self.names) > MAX_CLASSES:
-            raise UsageError(
-                f"class table '{self.name}' has {len(self.names)} classes; "
-                f"labels are uint8 and {IGNORE} means void, so at most {MAX_CLASSES} fit"
-            )
+        self._check_count()
         if len(self.names) != len(self.palette):
             raise UsageError(
                 f"class table '{self.name}' has {len(self.names)} names "
@@ -47,6 +43,13 @@ class ClassTable:
                     f"class table '{self.name}': colour of '{name}' is {list(colour)}; "
                     "expected three integers from 0 to 255"
                 )
+
+    def _check_count(self) -> None:
+        if len(self.names) > MAX_CLASSES:
+            raise UsageError(
+                f"class table '{self.name}' has {len(self.names)} classes; "
+                f"labels are uint8 and {IGNORE} means void, so at most {MAX_CLASSES} fit"
+            )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -68,11 +71,25 @@ class ClassTable:
     @classmethod
     def from_dict(cls, entry: dict[str, Any]) -> ClassTable:
         """Read back what `to_dict` wrote."""
-        return cls(
+        kind = ImageClasses if entry.get("of") == "images" else cls
+        return kind(
             str(entry["name"]),
             tuple(str(n) for n in entry["names"]),
             tuple(tuple(c) if isinstance(c, list | tuple) else (c,) for c in entry["palette"]),
         )
+
+
+class ImageClasses(ClassTable):
+    """Classes of whole images: no label map holds them, so any number will do, void is none of them
+    and nothing is drawn in their colours.
+    """
+
+    def _check_count(self) -> None:
+        pass
+
+    def to_dict(self) -> dict[str, Any]:
+        """The form in which a manifest holds the table."""
+        return {**super().to_dict(), "of": "images"}
 
 
 # fmt: off

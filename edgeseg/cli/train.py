@@ -14,6 +14,7 @@ from edgeseg.errors import TrainingError
 
 EXAMPLE = (
     "edgeseg train benchmarks/suites/espnet_q8_camvid.toml --out runs/camvid\n"
+    "  edgeseg train RECIPE.toml --init runs/pretrain/xception_b/checkpoint --out DIR\n"
     "  torchrun --nproc-per-node 2 -m edgeseg train RECIPE.toml --out DIR   (several processes)"
 )
 
@@ -25,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--variant", default="", metavar="NAME", help="for a recipe that holds [variants.NAME]"
     )
     parser.add_argument(
-        "--init", metavar="DIR", help="start from this checkpoint folder, or from its encoder"
+        "--init",
+        metavar="DIR",
+        help="start from this checkpoint folder, its encoder, or a backbone trained on images",
     )
     parser.add_argument(
         "--resume", action="store_true", help="go on with the run in DIR from its last state"
@@ -89,8 +92,12 @@ def _report(args: argparse.Namespace, result: dict[str, object]) -> None:
     sizes = result["sizes"]
     assert isinstance(sizes, dict)
     for size, scores in sizes.items():
+        found = (
+            f"mIoU {scores['miou']:.2f}"
+            if "miou" in scores
+            else (f"top1 {scores['top1']:.2f}, top5 {scores['top5']:.2f}")
+        )
         print(
-            f"mIoU {scores['miou']:.2f} at {size} "
-            f"({result['split']}, {result['frames']} frames, fit {result['fit']})"
+            f"{found} at {size} ({result['split']}, {result['frames']} frames, fit {result['fit']})"
         )
     print(f"checkpoint: {content['folder']}")

@@ -23,6 +23,7 @@ __all__ = [
     "Sample",
     "list_frames",
     "open_dataset",
+    "open_frames",
     "read_ids",
     "read_image",
 ]
@@ -37,13 +38,17 @@ DATASETS = {
     "voc":        "edgeseg.dataset.voc:list_frames",         # PASCAL VOC 2012
     "folder":     "edgeseg.dataset.folder:list_frames",      # any pairs, told by a TOML file
     "synthetic":  "edgeseg.dataset.synthetic:list_frames",   # drawn, nothing to download
+    "imagefolder": "edgeseg.dataset.imagefolder:list_frames",  # whole images, ImageNet's layout
 }
 # fmt: on
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled frame: image (H, W, 3) uint8 RGB, labels (H, W) uint8 ids or IGNORE."""
+    """One labelled frame: image (H, W, 3) uint8 RGB, labels (H, W) uint8 ids or IGNORE.
+
+    The label of a whole image (kind `imagefolder`) is (1, 1) int64 and never IGNORE.
+    """
 
     name: str
     image: np.ndarray
@@ -101,13 +106,19 @@ def list_frames(source: str, split: str) -> Frames:
     return frames
 
 
-def open_dataset(source: str, split: str) -> Dataset:
-    """Open `KIND:PATH`; a DataError says which folder or file is not as expected."""
+def open_frames(source: str, split: str) -> Frames:
+    """The frames of `KIND:PATH`; a DataError says which folder or file is not as expected."""
     frames = list_frames(source, split)
     if frames.problems:
         more = len(frames.problems) - 1
         rest = f" (and {more} more; 'edgeseg data check {source}' lists all)" if more else ""
         raise DataError(frames.problems[0] + rest)
+    return frames
+
+
+def open_dataset(source: str, split: str) -> Dataset:
+    """The same as samples."""
+    frames = open_frames(source, split)
 
     def read(index: int) -> Sample:
         return Sample(frames.names[index], *frames.read(index))

@@ -12,7 +12,7 @@ import numpy as np
 from edgeseg.dataset.files import Frames
 from edgeseg.errors import DataError
 from edgeseg.frame import format_size
-from edgeseg.labels import IGNORE, ClassTable
+from edgeseg.labels import IGNORE, ClassTable, ImageClasses
 
 Progress = Callable[[int, int], None]
 
@@ -22,7 +22,8 @@ class Contents:
     """Counts over all frames that could be read.
 
     `pixels` (256,) int64 by label id, `frames` (256,) int64: in how many frames the id occurs,
-    `sizes` (height, width) -> frames, `problems` one line each.
+    `sizes` (height, width) -> frames, `problems` one line each. Where labels are those of whole
+    images, an image counts as one pixel, and there may be more than 256 ids.
     """
 
     classes: ClassTable
@@ -40,36 +41,49 @@ class Contents:
         """Pixels with that label in percent of all pixels."""
         return 100.0 * float(self.pixels[label]) / max(int(self.pixels.sum()), 1)
 
+    @property
+    def whole(self) -> bool:
+        """Whether a label is that of a whole image."""
+        return isinstance(self.classes, ImageClasses)
+
     def to_dict(self) -> dict[str, Any]:
         """The form for `--json`."""
-        return {
+        found: dict[str, Any] = {
             "frames": self.read,
             "sizes": {format_size(size): count for size, count in self.sizes.most_common()},
             "table": self.classes.name,
+            "problems": list(self.problems),
+        }
+        names = self.classes.names
+        if self.whole:
+            images = [{"name": n, "images": int(self.frames[i])} for i, n in enumerate(names)]
+            return {**found, "classes": images}
+        return {
+            **found,
             "classes": [
                 {"name": name, "pixels_percent": self.share(i), "frames": int(self.frames[i])}
-                for i, name in enumerate(self.classes.names)
+                for i, name in enumerate(names)
             ],
             "void": {"pixels_percent": self.share(IGNORE), "frames": int(self.frames[IGNORE])},
-            "problems": list(self.problems),
         }
 
 
 def count_contents(frames: Frames, progress: Progress | None = None) -> Contents:
     """Read every frame; what can't be read becomes a problem."""
-    pixels, seen = np.zeros(256, np.int64), np.zeros(256, np.int64)
+    ids = max(256, len(frames.classes))
+    pixels, seen = np.zeros(ids, np.int64), np.zeros(ids, np.int64)
     sizes: Counter[tuple[int, int]] = Counter()
     problems = list(frames.problems)
     for i in range(len(frames.names)):
         try:
-            _, labels = frames.read(i)
+            image, labels = frames.read(i)
         except DataError as error:
             problems.append(str(error))
         else:
-            counts = np.bincount(labels.ravel(), minlength=256)
+            counts = np.bincount(labels.ravel(), minlength=ids)
             pixels += counts
             seen += counts > 0
-            sizes[labels.shape[0], labels.shape[1]] += 1
+            sizes[image.shape[0], image.shape[1]] += 1
         if progress:
             progress(i + 1, len(frames.names))
     return Contents(frames.classes, pixels, seen, sizes, tuple(problems))

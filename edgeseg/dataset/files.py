@@ -23,8 +23,8 @@ Labels = Callable[[Path], np.ndarray]
 class Frames:
     """What a kind of data set found: frame names, a reader by index, and what is wrong.
 
-    `read(i)` -> image (H, W, 3) uint8 RGB and labels (H, W) uint8. `problems` are files without
-    their partner; the frames of `names` have both.
+    `read(i)` -> image (H, W, 3) uint8 RGB and labels (H, W) uint8, or (1, 1) int64 where `classes`
+    are ImageClasses. `problems` are files without their partner; the frames of `names` have both.
     """
 
     classes: ClassTable

@@ -86,8 +86,9 @@ class Attention(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.fc = nn.Linear(channels, IMAGENET)
-        self.weigh = nn.Conv2d(IMAGENET, channels, 1)
-        nn.init.ones_(self.weigh.bias)  # type: ignore[arg-type]
+        weigh = nn.Conv2d(IMAGENET, channels, 1)
+        nn.init.ones_(weigh.bias)  # type: ignore[arg-type]
+        self.weigh: nn.Module = weigh
 
     def classify(self, x: torch.Tensor) -> torch.Tensor:
         """(N, channels, H, W) -> (N, 1000)."""
@@ -121,10 +122,16 @@ class Stages(nn.Module):
         `before` are enc3 and enc4 of the backbone before this one; they join the inputs of this
         one's enc3 and enc4.
         """
+        maps = self.encode(x, before)
+        return (*maps, self.attention(maps[-1]))
+
+    def encode(
+        self, x: torch.Tensor, before: tuple[torch.Tensor, ...] = ()
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The same without attention."""
         enc2 = self.enc2(x)
         enc3 = self.enc3(torch.cat([enc2, *before[:1]], 1))
-        enc4 = self.enc4(torch.cat([enc3, *before[1:]], 1))
-        return enc2, enc3, enc4, self.attention(enc4)
+        return enc2, enc3, self.enc4(torch.cat([enc3, *before[1:]], 1))
 
 
 def stem() -> nn.Sequential:
@@ -150,7 +157,7 @@ class Xception(nn.Module):
 
     def classify(self, image: torch.Tensor) -> torch.Tensor:
         """(N, 3, H, W) -> (N, 1000) logits of the attention's fully connected layer."""
-        enc4 = self.forward(image)[2]
+        enc4 = self.stages.encode(self.stem(image))[2]
         result: torch.Tensor = self.stages.attention.classify(enc4)  # type: ignore[operator]
         return result
 
@@ -181,6 +188,7 @@ class DFANet(Network):
             raise UsageError(f"backbones is {backbones}; expected 1 to {BACKBONES}")
         enc2, enc3, enc4 = first
         later = (enc4 + enc2, enc2 + enc3, enc3 + enc4) if substages else (enc4 + enc2, enc2, enc3)
+        self.kind = kind
         self.substages = substages
         self.stem = stem()
         self.backbones = nn.ModuleList(

@@ -12,7 +12,7 @@ from torch import nn
 
 from edgeseg.bundle import ModelSpec
 from edgeseg.errors import UsageError
-from edgeseg.models import MODELS, WRAPPERS, Entry, split_name
+from edgeseg.models import CLASSIFIERS, MODELS, WRAPPERS, Entry, split_name
 from edgeseg.recipe import from_table
 
 Maps = dict[str, torch.Tensor]
@@ -89,13 +89,24 @@ def build_model(spec: ModelSpec, outputs: int) -> Network:
     for key in tables:
         if key not in wrappers:
             raise UsageError(f"options hold a table '{key}'; model '{spec.name}' has no '+{key}'")
-    entry = MODELS[host]
+    network = _build(host, MODELS[host], outputs, options)
+    for key in wrappers:
+        network = _wrap(key, network, outputs, tables.get(key, {}))
+    return network
+
+
+def build_trainee(spec: ModelSpec, outputs: int) -> Network:
+    """What `edgeseg train` takes: a model, or one of CLASSIFIERS."""
+    if spec.name not in CLASSIFIERS:
+        return build_model(spec, outputs)
+    return _build(spec.name, CLASSIFIERS[spec.name], outputs, spec.options)
+
+
+def _build(name: str, entry: Entry, outputs: int, options: Mapping[str, Any]) -> Network:
     try:
         network: Network = _load(entry)(outputs=outputs, **entry.arguments, **options)
     except TypeError as error:
-        raise UsageError(f"model '{host}' does not take {options}: {error}") from error
-    for key in wrappers:
-        network = _wrap(key, network, outputs, tables.get(key, {}))
+        raise UsageError(f"model '{name}' does not take {options}: {error}") from error
     return network
 
 

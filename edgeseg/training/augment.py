@@ -1,4 +1,4 @@
-"""A labelled frame -> a training crop: random scale, crop, mirror image, colour."""
+"""A labelled frame or a whole image -> a training crop: random scale, mirror image, colour."""
 
 from __future__ import annotations
 
@@ -59,6 +59,41 @@ def _span(have: int, want: int, scale: float, draw: float) -> tuple[int, int, in
     start = int(draw * (have - part + 1))
     offset = int(draw * (want - length + 1))
     return start, start + part, offset, length
+
+
+ATTEMPTS = 10
+"""Areas and ratios that are tried before the middle of the image is taken."""
+
+
+def resized_crop(
+    image: np.ndarray, size: Size, plan: AugmentPlan, generator: np.random.Generator
+) -> np.ndarray:
+    """(H, W, 3) uint8 -> (h, w, 3) uint8 of `size`: a random box of the image, scaled to it.
+
+    Its share of the image is uniform in `plan.area`, its width over height log-uniform in
+    `plan.ratio` (Szegedy et al. 2015). Always draws the same number of random values.
+    """
+    draws = generator.random((ATTEMPTS, 2))
+    place, rest = generator.random(2), generator.random(4)
+    height, width = _box_size((image.shape[0], image.shape[1]), plan, draws)
+    top = int(place[0] * (image.shape[0] - height + 1))
+    left = int(place[1] * (image.shape[1] - width + 1))
+    part = resize_image(image[top : top + height, left : left + width], size)
+    part = jitter(part, plan, rest[1:])
+    return np.ascontiguousarray(part[:, ::-1]) if rest[0] < plan.flip else part
+
+
+def _box_size(image: Size, plan: AugmentPlan, draws: np.ndarray) -> Size:
+    """The first drawn box that fits; else the largest one of a legal ratio."""
+    (low, high), (narrow, wide) = plan.area, plan.ratio
+    for share, slant in draws:
+        area = image[0] * image[1] * (low + (high - low) * share)
+        ratio = narrow * (wide / narrow) ** slant
+        height, width = round((area / ratio) ** 0.5), round((area * ratio) ** 0.5)
+        if 0 < height <= image[0] and 0 < width <= image[1]:
+            return height, width
+    ratio = min(max(image[1] / image[0], narrow), wide)
+    return min(image[0], round(image[1] / ratio)), min(image[1], round(image[0] * ratio))
 
 
 def jitter(image: np.ndarray, plan: AugmentPlan, draws: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset as TorchDataset
 from edgeseg.dataset import Dataset, Sample
 from edgeseg.errors import EdgesegError, TrainingError
 from edgeseg.frame import resize_image
-from edgeseg.training.augment import crop
+from edgeseg.training.augment import crop, resized_crop
 from edgeseg.training.plan import Input, Recipe
 
 Key = tuple[int, int]
@@ -30,9 +30,9 @@ Key = tuple[int, int]
 class Batch:
     """Images (N, 3, H, W) float32 normalised, labels (N, s H, s W) int64, names of the frames.
 
-    s is the model's `scale`. `sharp` are the images at the size of the labels, where asked for, in
-    units of ImageNet's mean and standard deviation whatever the network's own are: a squared error
-    then weighs the same for every network.
+    s is the model's `scale`; labels of whole images are (N, 1, 1). `sharp` are the images at the
+    size of the labels, where asked for, in units of ImageNet's mean and standard deviation whatever
+    the network's own are: a squared error then weighs the same for every network.
     """
 
     images: Tensor
@@ -44,6 +44,8 @@ class Batch:
 @dataclass(frozen=True)
 class Crops:
     """What the loader hands over: images (N, H, W, 3) uint8, labels (N, s H, s W) uint8, names.
+
+    Labels of whole images are (N, 1, 1) int64.
 
     `sharp` are the images at the size of the labels, (N, s H, s W, 3) uint8, where asked for.
     """
@@ -111,7 +113,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Item:
-    """One crop: (h, w, 3) uint8 image, (s h, s w) uint8 labels, (s h, s w, 3) uint8 sharp image."""
+    """One crop: (h, w, 3) uint8 image, (s h, s w) uint8 labels, (s h, s w, 3) uint8 sharp image.
+
+    The label of a whole image is (1, 1) int64.
+    """
 
     name: str
     image: np.ndarray
@@ -138,6 +143,9 @@ class RandomCrops(TorchDataset[Item | EdgesegError]):
             sample = self.data[index]
         except EdgesegError as error:
             return error
+        if recipe.classifies:
+            image = resized_crop(sample.image, recipe.size, recipe.augment, generator)
+            return Item(sample.name, image, sample.labels, None)
         height, width = recipe.size
         large = (height * self.asked.scale, width * self.asked.scale)
         sharp, labels = crop(sample, large, recipe.augment, recipe.input.fill_rgb, generator)

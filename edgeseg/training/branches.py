@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from edgeseg.labels import IGNORE
 from edgeseg.models.dsrl import DSRL
 from edgeseg.models.dupsample import Reconstruct
 from edgeseg.models.network import Network
 from edgeseg.training.batches import Asked, Batch
-from edgeseg.training.losses import CrossEntropy, Loss, Term
+from edgeseg.training.losses import NO_VOID, CrossEntropy, Loss, Term
 from edgeseg.training.plan import Recipe
 
 EPS = 1e-6
@@ -106,7 +107,7 @@ class CompressedDistance:
 
 def build_loss(recipe: Recipe, model: Network, classes: int, weights: Tensor | None) -> Loss:
     """Cross-entropy, and what the branches and the last layer of `model` are trained by."""
-    entropy = CrossEntropy(recipe.loss, classes, weights)
+    entropy = CrossEntropy(recipe.loss, classes, weights, NO_VOID if recipe.classifies else IGNORE)
     parts: list[Loss] = [entropy]
     if isinstance(model.upsample, Reconstruct):
         plan = recipe.dupsample

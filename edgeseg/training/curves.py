@@ -1,4 +1,4 @@
-"""The log as a picture: loss, learning rate and mIoU over the steps."""
+"""The log as a picture: loss, learning rate and score over the steps."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from edgeseg.disk import writing_file
-from edgeseg.training.journal import Row
+from edgeseg.training.journal import METRICS, Row
 
 CURVES = "curves.png"
 INK, GRID = "#333333", "#dddddd"
 
 
-def draw_curves(path: Path, rows: list[Row], title: str) -> None:
+def draw_curves(path: Path, rows: list[Row], title: str, metric: str = "miou") -> None:
     """Write a PNG with three panels that share the axis of steps."""
     with mpl.rc_context({"font.size": 10, "axes.edgecolor": INK}):
         figure = Figure(figsize=(8, 8), layout="constrained")
-        loss, rate, miou = figure.subplots(3, 1, sharex=True)
-        measured = [(row.step, row.miou) for row in rows if row.miou is not None]
+        loss, rate, score = figure.subplots(3, 1, sharex=True)
+        measured = [(row.step, row.score) for row in rows if row.score is not None]
         _line(loss, "loss", [(row.step, row.loss) for row in rows], "#b5473c")
         _line(rate, "learning rate", [(row.step, row.lr) for row in rows], "#3c6eb5")
-        _line(miou, "mIoU (percent)", measured, "#2f7d4f", "o-")
+        _line(score, METRICS[metric], measured, "#2f7d4f", "o-")
         if measured:
-            miou.set_ylim(0, None)
-            miou.annotate(
+            score.set_ylim(0, None)
+            score.annotate(
                 f"{measured[-1][1]:.1f}", measured[-1], (0, 7),
                 textcoords="offset points", ha="right",
             )  # fmt: skip
-        miou.set_xlabel("step")
+        score.set_xlabel("step")
         figure.suptitle(title, fontsize=11)
         with writing_file(path) as aside:
             figure.savefig(aside, format="png", dpi=110)
@@ -45,7 +45,7 @@ def draw_runs(path: Path, runs: dict[str, list[Row]], title: str) -> None:
         figure = Figure(figsize=(10, 8), layout="constrained")
         loss, miou = figure.subplots(2, 1, sharex=True)
         for (name, rows), colour in zip(runs.items(), itertools.cycle(colours), strict=False):
-            measured = [(row.step, row.miou) for row in rows if row.miou is not None]
+            measured = [(row.step, row.score) for row in rows if row.score is not None]
             _line(loss, "loss (all terms)", [(row.step, row.loss) for row in rows], colour)
             _line(miou, "mIoU (percent)", measured, colour, "o-")
             miou.lines[-1].set_label(f"{name} {measured[-1][1]:.1f}" if measured else name)

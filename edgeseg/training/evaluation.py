@@ -2,16 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
 
 from edgeseg.dataset import Dataset
 from edgeseg.frame import Size, place, prepare, restore
-from edgeseg.metrics import ConfusionMatrix
+from edgeseg.metrics import RULE, ConfusionMatrix
 from edgeseg.training.batches import normalise
+from edgeseg.training.classification import IMAGE_RULE, evaluate_images
 from edgeseg.training.distributed import World
-from edgeseg.training.plan import Input
+from edgeseg.training.plan import Input, Recipe
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The score for the log, all scores for eval.json, and the rule by which they were made."""
+
+    value: float
+    scores: dict[str, Any]
+    rule: str
+
+
+def judge(recipe: Recipe, model: nn.Module, data: Dataset, size: Size, world: World) -> Judged:
+    """MIoU of a segmentation model, top-1 of a classifier."""
+    if recipe.classifies:
+        tops = evaluate_images(model, data, size, recipe.input, world)
+        return Judged(tops.top1, asdict(tops), IMAGE_RULE)
+    matrix = evaluate(model, data, size, recipe.input, world)
+    found = matrix.scores(data.classes.names)
+    scores = {
+        "miou": found.miou,
+        "per_class": found.per_class,
+        "pixel_accuracy": found.pixel_accuracy,
+    }
+    return Judged(found.miou, scores, RULE)
 
 
 @torch.inference_mode()

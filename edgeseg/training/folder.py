@@ -6,7 +6,7 @@
 | checkpoint/ | the averaged weights as a checkpoint folder |
 | recipe.toml | the recipe as it was given |
 | log.csv, tensorboard/, curves.png | loss, learning rate, mIoU over the steps |
-| eval.json | mIoU and IoU per class after the last step |
+| eval.json | mIoU and IoU per class after the last step (top1, top5) |
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from edgeseg.disk import write_json, write_text
 from edgeseg.errors import TrainingError
-from edgeseg.metrics import RULE, Scores
+from edgeseg.training.evaluation import Judged
 from edgeseg.training.plan import Recipe
 from edgeseg.training.state import STATE
 
@@ -58,27 +58,21 @@ def write_result(
     recipe: Recipe,
     seconds: float,
     frames: int,
-    scores: dict[str, Scores],
+    judged: dict[str, Judged],
     basis: dict[str, float] | None = None,
 ) -> None:
-    """Write eval.json: the first size's mIoU and IoU per class on top, every size below.
+    """Write eval.json: the scores at the first size on top, those of every size below.
 
     `basis` says what DUpsampling's W loses of the labels: the bound of all that it can reach.
     """
-    first = next(iter(scores.values()))
-    sizes = {
-        size: {"miou": s.miou, "per_class": s.per_class, "pixel_accuracy": s.pixel_accuracy}
-        for size, s in scores.items()
-    }
-    content = {
-        "miou": first.miou,
-        "per_class": first.per_class,
-        "pixel_accuracy": first.pixel_accuracy,
+    first = next(iter(judged.values()))
+    content: dict[str, Any] = {
+        **first.scores,
         "split": recipe.eval_split,
         "frames": frames,
-        "rule": RULE,
+        "rule": first.rule,
         "fit": recipe.input.fit,
-        "sizes": sizes,
+        "sizes": {size: result.scores for size, result in judged.items()},
         "model": recipe.model,
         "step": recipe.steps,
         "seconds": round(seconds, 1),

@@ -15,12 +15,14 @@ from torch.utils.tensorboard import SummaryWriter
 from edgeseg.disk import write_text
 
 LOG = "log.csv"
-COLUMNS = ("step", "seconds", "loss", "lr", "grad_norm", "frames_per_second", "miou")
+COLUMNS = ("step", "seconds", "loss", "lr", "grad_norm", "frames_per_second")
+"""They are followed by the score, under the name of its metric."""
+METRICS = {"miou": "mIoU (percent)", "top1": "top-1 (percent)"}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the log: mean loss since the last line; mIoU in percent where it was measured."""
+    """One line of the log: mean loss since the last line; the score where it was measured."""
 
     step: int
     seconds: float
@@ -28,31 +30,31 @@ class Row:
     lr: float
     grad_norm: float
     frames_per_second: float
-    miou: float | None = None
+    score: float | None = None
 
     def cells(self) -> list[str]:
         """The cells in the order of COLUMNS."""
         numbers = (self.loss, self.lr, self.grad_norm, self.frames_per_second)
-        miou = "" if self.miou is None else f"{self.miou:.3f}"
-        return [str(self.step), f"{self.seconds:.1f}", *(f"{n:.6g}" for n in numbers), miou]
+        score = "" if self.score is None else f"{self.score:.3f}"
+        return [str(self.step), f"{self.seconds:.1f}", *(f"{n:.6g}" for n in numbers), score]
 
 
 def read_log(path: Path) -> list[Row]:
     """The rows of a log; a last line that was cut off by a kill is left out."""
     rows = []
     for cells in list(csv.reader(path.read_text(encoding="utf-8").splitlines()))[1:]:
-        if len(cells) == len(COLUMNS):
+        if len(cells) == len(COLUMNS) + 1:
             seconds, loss, lr, norm, rate = (float(c) for c in cells[1:-1])
-            miou = float(cells[-1]) if cells[-1] else None
-            rows.append(Row(int(cells[0]), seconds, loss, lr, norm, rate, miou))
+            score = float(cells[-1]) if cells[-1] else None
+            rows.append(Row(int(cells[0]), seconds, loss, lr, norm, rate, score))
     return rows
 
 
-def write_log(path: Path, rows: list[Row]) -> None:
+def write_log(path: Path, rows: list[Row], metric: str = "miou") -> None:
     """Write a whole log."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow((*COLUMNS, metric))
     writer.writerows(row.cells() for row in rows)
     write_text(path, text.getvalue())
 
@@ -60,10 +62,11 @@ def write_log(path: Path, rows: list[Row]) -> None:
 class Journal:
     """The log of a run, gone on with after `step`: later rows are dropped."""
 
-    def __init__(self, folder: Path, step: int) -> None:
+    def __init__(self, folder: Path, step: int, metric: str = "miou") -> None:
+        self.metric = metric
         self.path = folder / LOG
         rows = read_log(self.path) if self.path.exists() else []
-        write_log(self.path, [row for row in rows if row.step <= step])
+        write_log(self.path, [row for row in rows if row.step <= step], metric)
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def add(self, row: Row, terms: dict[str, float]) -> None:
@@ -77,8 +80,8 @@ class Journal:
             "frames_per_second": row.frames_per_second,
             **{f"loss/{name}": value for name, value in terms.items()},
         }
-        if row.miou is not None:
-            scalars["miou"] = row.miou
+        if row.score is not None:
+            scalars[self.metric] = row.score
         for name, value in scalars.items():
             self._board.add_scalar(name, value, row.step)
 

@@ -22,7 +22,7 @@ from edgeseg.training.batches import Order, load
 from edgeseg.training.branches import asked_of_crops, build_loss
 from edgeseg.training.curves import CURVES, draw_curves
 from edgeseg.training.distributed import World, join, leave, restarts, together
-from edgeseg.training.evaluation import evaluate
+from edgeseg.training.evaluation import judge
 from edgeseg.training.journal import Journal, Progress, Row, read_log
 from edgeseg.training.plan import Recipe
 from edgeseg.training.state import STATE, State, load_state, save_state
@@ -102,7 +102,7 @@ class Run:
         """Train from the step reached to the last one."""
         journal = None
         if self.world.leads:
-            journal = Journal(self.folder, self.step)
+            journal = Journal(self.folder, self.step, self.recipe.metric)
         with self._catch_signals():
             try:
                 finished = self._train(journal)
@@ -136,10 +136,10 @@ class Run:
             rate = len(losses) / max(time.monotonic() - mark, 1e-9)
             self._show(measured, rate)
             due = recipe.eval_every and self.step % recipe.eval_every == 0
-            miou = self._evaluate(last=last, seconds=seconds) if last or due else None
+            score = self._evaluate(last=last, seconds=seconds) if last or due else None
             if last or due or self.step % recipe.log_every == 0:
                 if journal:
-                    journal.add(*self._row(losses, seconds, rate, miou))
+                    journal.add(*self._row(losses, seconds, rate, score))
                 losses, mark = [], time.monotonic()
             if self.world.leads and (last or measured.stop or self.step % recipe.save_every == 0):
                 self.save(self.before + time.monotonic() - began)
@@ -153,35 +153,29 @@ class Run:
             self.progress.show(self.step, measured.loss, frames, 1 / rate)
 
     def _row(
-        self, losses: list[Measured], seconds: float, rate: float, miou: float | None
+        self, losses: list[Measured], seconds: float, rate: float, score: float | None
     ) -> tuple[Row, dict[str, float]]:
         """The means since the last row."""
         n = len(losses)
         terms = {name: sum(m.terms[name] for m in losses) / n for name in losses[0].terms}
         loss, norm = sum(m.loss for m in losses) / n, sum(m.grad_norm for m in losses) / n
         frames = rate * self.recipe.batch
-        return Row(self.step, seconds, loss, losses[-1].lr, norm, frames, miou), terms
+        return Row(self.step, seconds, loss, losses[-1].lr, norm, frames, score), terms
 
     def _evaluate(self, *, last: bool, seconds: float) -> float:
-        """The average's mIoU at the first size; after the last step at every size, in eval.json."""
+        """The average's score at the first size; after the last step at every size (eval.json)."""
         self.world.follow(self.stepper.average.model.state_dict().values())
         sizes = self.recipe.evaluated if last else self.recipe.evaluated[:1]
-        scores = {}
+        judged = {}
         for size in sizes:
             self._say(f"evaluating at {format_size(size)}")
-            matrix = evaluate(
-                self.stepper.average.model,
-                self.data.evaluation,
-                size,
-                self.recipe.input,
-                self.world,
-            )
-            scores[format_size(size)] = matrix.scores(self.classes.names)
-        first = next(iter(scores.values()))
+            model = self.stepper.average.model
+            found = judge(self.recipe, model, self.data.evaluation, size, self.world)
+            judged[format_size(size)] = found
         if last and self.world.leads:
             frames = len(self.data.evaluation)
-            run_folder.write_result(self.folder, self.recipe, seconds, frames, scores, self.basis)
-        return first.miou
+            run_folder.write_result(self.folder, self.recipe, seconds, frames, judged, self.basis)
+        return next(iter(judged.values())).value
 
     def save(self, seconds: float) -> None:
         """The state, and the average as a checkpoint folder."""
@@ -202,7 +196,7 @@ class Run:
     def _draw(self) -> None:
         rows = read_log(self.folder / "log.csv")
         if rows:
-            draw_curves(self.folder / CURVES, rows, self.recipe.headline())
+            draw_curves(self.folder / CURVES, rows, self.recipe.headline(), self.recipe.metric)
 
     @contextlib.contextmanager
     def _catch_signals(self) -> Iterator[None]:

@@ -33,22 +33,27 @@ class Term:
 
 Loss = Callable[[Any, Batch], dict[str, Term]]
 
+NO_VOID = -1
+
 
 class CrossEntropy:
     """Class-weighted cross-entropy of (N, C, H, W) logits and (N, H, W) labels, on hard pixels.
 
-    Outputs behind the first `classes` (void) are left out.
+    Outputs behind the first `classes` (void) are left out, and pixels labelled `void` are not
+    looked at (whole images have no such label: NO_VOID).
     """
 
-    def __init__(self, plan: LossPlan, classes: int, weights: Tensor | None = None) -> None:
-        self.plan, self.classes, self.weights = plan, classes, weights
+    def __init__(
+        self, plan: LossPlan, classes: int, weights: Tensor | None = None, void: int = IGNORE
+    ) -> None:
+        self.plan, self.classes, self.weights, self.void = plan, classes, weights, void
 
     def __call__(self, outputs: Tensor | dict[str, Tensor], batch: Batch) -> dict[str, Term]:
         """{"ce": term}; the count is the sum of the kept pixels' class weights."""
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs
         logits, labels = logits[:, : self.classes].float(), batch.labels
         losses = self._losses(logits, labels)
-        keep = labels != IGNORE
+        keep = labels != self.void
         if self.plan.ohem_threshold:
             keep = hard(logits, labels, self.plan.ohem_threshold, self.plan.ohem_min_kept)
         count = keep.sum() if self.weights is None else self.weights[labels[keep]].sum()
@@ -61,7 +66,7 @@ class CrossEntropy:
             logits.contiguous(),
             labels,
             self.weights,
-            ignore_index=IGNORE,
+            ignore_index=self.void,
             reduction="none",
             label_smoothing=self.plan.label_smoothing,
         )
@@ -91,7 +96,7 @@ def count_labels(labels: Iterable[np.ndarray], classes: int) -> np.ndarray:
     """(classes,) int64: number of pixels of each class; IGNORE is left out."""
     counts = np.zeros(classes, np.int64)
     for frame in labels:
-        counts += np.bincount(frame.ravel(), minlength=256)[:classes]
+        counts += np.bincount(frame.ravel(), minlength=max(256, classes))[:classes]
     return counts
 
 

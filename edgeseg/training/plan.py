@@ -11,7 +11,7 @@ from typing import Any
 from edgeseg.dataset import SPLITS
 from edgeseg.errors import guess
 from edgeseg.frame import FITS, ORDERS, Size, format_size
-from edgeseg.models import WRAPPERS
+from edgeseg.models import CLASSIFIERS, WRAPPERS
 
 RUN_KEYS = (
     "workers", "cache", "device", "save_every", "log_every", "eval_every", "eval_data",
@@ -182,9 +182,14 @@ class AugmentPlan:
     `scale` is the range of sizes of the labels relative to the frame (log-uniform; the network's
     input is half as large with `+dsrl`), `flip` the probability of a mirror image; brightness,
     contrast and saturation change by at most that share.
+
+    For classifiers, in place of `scale`: the crop has a share of the image in `area` and a width
+    over height in `ratio` (Szegedy et al. 2015; the defaults are those of ImageNet's practice).
     """
 
     scale: tuple[float, float] = (1.0, 1.0)
+    area: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (0.75, 4 / 3)
     flip: float = 0.5
     brightness: float = 0.0
     contrast: float = 0.0
@@ -193,6 +198,10 @@ class AugmentPlan:
     def __post_init__(self) -> None:
         if not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"scale is {list(self.scale)}; expected [low, high] above 0")
+        if not 0 < self.area[0] <= self.area[1] <= 1:
+            raise ValueError(f"area is {list(self.area)}; expected [low, high] in 0 to 1")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ValueError(f"ratio is {list(self.ratio)}; expected [low, high] above 0")
         for key in ("flip", "brightness", "contrast", "saturation"):
             _within(key, getattr(self, key), 0, 1)
 
@@ -210,8 +219,10 @@ class WeightsPlan:
 class Recipe:
     """All that decides a training run. `batch` is the batch of all processes together.
 
+    `model` is a model, or one of CLASSIFIERS on whole images (`data = "imagefolder:ROOT"`).
+
     `init` is a checkpoint folder: of the same model and classes, to go on from; else its encoder is
-    taken, and what fits of the head.
+    taken, and what fits of the head. A classifier's starts the backbones of its DFANet.
 
     `eval_data` (left empty: `data`) and `eval_split` are measured on, every `eval_every` steps (0:
     at the end only), `eval_frames` of them evenly spread (0: all).
@@ -267,12 +278,38 @@ class Recipe:
             given = getattr(self, key) != type(getattr(self, key))()
             if given and key not in self._wrappers:
                 raise ValueError(f"[{key}] belongs to models '...+{key}'; model is '{self.model}'")
+        self._check_augment()
         if self.schedule.warmup >= self.steps:
             raise ValueError(f"warmup is {self.schedule.warmup} of {self.steps} steps")
 
+    def _check_augment(self) -> None:
+        """Crops of frames and of whole images are told by different keys."""
+        idle = ("scale",) if self.classifies else ("area", "ratio")
+        for key in idle:
+            if getattr(self.augment, key) != getattr(AugmentPlan(), key):
+                other = "segmentation models" if self.classifies else "classifiers"
+                raise ValueError(f"[augment] {key} belongs to {other}; model is '{self.model}'")
+        if self.classifies and self.input.fit != "crop":
+            raise ValueError(
+                f"fit is '{self.input.fit}'; '{self.model}' sees the middle of an image: give "
+                '[input] fit = "crop"'
+            )
+        if self.classifies and self.loss.ohem_threshold:
+            raise ValueError(f"ohem_threshold chooses pixels; '{self.model}' has none to choose")
+
+    @property
+    def classifies(self) -> bool:
+        """Whether whole images are named, and no pixels."""
+        return self.model in CLASSIFIERS
+
+    @property
+    def metric(self) -> str:
+        """The name under which the first score goes into the log."""
+        return "top1" if self.classifies else "miou"
+
     @property
     def evaluated(self) -> tuple[Size, ...]:
-        """The network sizes at which mIoU is measured; the first one goes into the log."""
+        """The network sizes at which it is measured; the first one goes into the log."""
         return self.eval_sizes or (self.size,)
 
     @property
@@ -284,6 +321,8 @@ class Recipe:
         content = json.loads(json.dumps(dataclasses.asdict(self)))
         idle = {key for key in WRAPPERS if key not in self._wrappers}
         kept = {key: value for key, value in content.items() if key not in idle.union(RUN_KEYS)}
+        for key in ("scale",) if self.classifies else ("area", "ratio"):
+            del kept["augment"][key]
         return _flatten(kept, "")
 
     def digest(self) -> str:

@@ -14,12 +14,15 @@ from edgeseg.bundle import InputSpec, Manifest, ModelSpec, WeightsSpec
 from edgeseg.dataset import Dataset, open_dataset
 from edgeseg.errors import RecipeError, TrainingError
 from edgeseg.frame import Size, enlarged, format_size, place, prepare_labels
-from edgeseg.labels import ClassTable
+from edgeseg.labels import ClassTable, ImageClasses
+from edgeseg.models import CLASSIFIERS
 from edgeseg.models.checkpoint import fill_weights, load_checkpoint
+from edgeseg.models.classifier import XceptionClassifier
 from edgeseg.models.dupsample import Reconstruct
-from edgeseg.models.network import Network, build_model
+from edgeseg.models.network import Network, build_trainee
 from edgeseg.models.wrapper import Wrapper, innermost
 from edgeseg.training.augment import crop
+from edgeseg.training.backbone import start_backbones
 from edgeseg.training.batches import cached, without
 from edgeseg.training.distributed import World
 from edgeseg.training.losses import class_weights, count_labels
@@ -38,6 +41,13 @@ class Data:
 def open_data(recipe: Recipe, say: Callable[[str], None]) -> Data:
     """The recipe's data; read into memory where it says so."""
     train = open_dataset(recipe.data, recipe.split)
+    whole = isinstance(train.classes, ImageClasses)
+    if whole != recipe.classifies:
+        raise RecipeError(
+            f"data {recipe.data} labels {'whole images' if whole else 'pixels'}, and model "
+            f"'{recipe.model}' {'pixels' if whole else 'whole images'}; "
+            + ("take one of " + ", ".join(CLASSIFIERS) if whole else "take imagefolder:ROOT")
+        )
     evaluation = open_dataset(recipe.eval_data or recipe.data, recipe.eval_split)
     if evaluation.classes.names != train.classes.names:
         raise RecipeError(
@@ -71,7 +81,7 @@ def open_model(recipe: Recipe, classes: ClassTable, say: Callable[[str], None]) 
         opened = _open_init(recipe, classes, say)
     else:
         spec = ModelSpec(recipe.model, recipe.options)
-        opened = Opened(build_model(spec, len(classes)), spec, fresh=True)
+        opened = Opened(build_trainee(spec, len(classes)), spec, fresh=True)
     for size in (recipe.size, *recipe.evaluated):
         _check_size(recipe.model, size, opened.model.divisor)
     return opened
@@ -81,9 +91,10 @@ def _open_init(recipe: Recipe, classes: ClassTable, say: Callable[[str], None]) 
     """The network of the recipe with the weights of the `init` folder.
 
     All of them for the same model on the same classes (a further stage of `+dsrl` adds its
-    branches, fresh); else those of the encoder, and what fits of the rest.
+    branches, fresh); else those of the encoder, and what fits of the rest; those of a classifier
+    go into the backbones of its DFANet.
     """
-    model, bundle = load_checkpoint(Path(recipe.init))
+    model, bundle = load_checkpoint(Path(recipe.init), build_trainee)
     manifest, spec = bundle.manifest, bundle.manifest.model
     assert spec is not None  # load_checkpoint built the model from it
     mine, theirs = recipe.input, manifest.input
@@ -94,13 +105,16 @@ def _open_init(recipe: Recipe, classes: ClassTable, say: Callable[[str], None]) 
         )
     if spec.name != recipe.model or manifest.table.names != classes.names:
         asked = ModelSpec(recipe.model, recipe.options)
-        grown = build_model(asked, len(classes))
-        say(transfer(model, grown, recipe.init))
+        grown = build_trainee(asked, len(classes))
+        if isinstance(model, XceptionClassifier) and not recipe.classifies:
+            say(start_backbones(model, grown, recipe.model, recipe.init))
+        else:
+            say(transfer(model, grown, recipe.init))
         return Opened(grown, asked, fresh=True)
     asked = ModelSpec(recipe.model, recipe.options, spec.void_outputs)
     if not recipe.options or asked == spec:
         return Opened(model, spec, fresh=False)
-    grown = build_model(asked, len(classes) + asked.void_outputs)
+    grown = build_trainee(asked, len(classes) + asked.void_outputs)
     state = model.state_dict()
     fill_weights(grown, _fresh_branches(grown) | state, f"init {recipe.init}")
     return Opened(grown, asked, fresh=False)

@@ -14,6 +14,7 @@ from edgeseg.cli.output import add_foreign, add_json, add_threads, amount, posit
 from edgeseg.dataset import SPLITS
 from edgeseg.errors import UsageError, guess
 from edgeseg.frame import FITS, format_size, parse_size
+from edgeseg.pipeline.model import terms_of
 from edgeseg.pipeline.plan import REPORT, SIZES, Source
 from edgeseg.runtime.engine import EngineOptions
 
@@ -113,6 +114,8 @@ def run(args: argparse.Namespace) -> int:
     print_json(args.json, results)
     if args.json != "-":
         print(table(results))
+        for model in args.models:
+            print(terms_of(model))
         print(f"report: {args.out / REPORT}")
     return 1 if results["failed"] else 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 
 from edgeseg.benchmarks.accuracy import COMPARED, Evaluation, evaluate
 from edgeseg.benchmarks.measure import seen_in_training
@@ -49,18 +50,20 @@ def run(args: argparse.Namespace) -> int:
         with progress("frames") as step:
             result = evaluate(segmenter, dataset, at=args.labels_at, progress=step)
         engine = segmenter.engine
-        trained_on = segmenter.bundle.manifest.weights.data
+        weights = segmenter.bundle.manifest.weights
         kind = args.data.partition(":")[0]
         described = {
             "model": segmenter.bundle.manifest.name,
             "engine": type(engine).__name__,
             "version": engine.version,
             "inference_precision": engine.inference_precision,
-            "seen_in_training": seen_in_training(trained_on, kind, args.split),
+            "seen_in_training": seen_in_training(weights.data, kind, args.split),
+            "weights": dataclasses.asdict(weights),
         }
     print_json(args.json, {**described, **result.to_dict()})
     if args.json != "-":
         print(_table(result))
+        print(pipeline.terms_of(args.model))
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from edgeseg.cli.output import add_foreign, add_json, amount, positive, print_js
 from edgeseg.export.gate import Budget
 from edgeseg.export.targets import EXPORTERS
 from edgeseg.frame import FITS, format_size, parse_size
+from edgeseg.pipeline.model import terms_of
 from edgeseg.pipeline.plan import DEFAULT_MODEL, MAX_FLOAT_SHARE, METHOD, Plan, Source
 
 DEFAULT_SIZE = (512, 1024)
@@ -115,6 +117,7 @@ def run(args: argparse.Namespace) -> int:
     print_json(args.json, result(bundle))
     if args.json != "-":
         print(f"{out}: {bundle.manifest.name}, {plan.target} {plan.precision}, gate passed")
+        print(terms_of(source.model))
     return 0
 
 
@@ -128,6 +131,7 @@ def result(bundle: Bundle) -> dict[str, Any]:
         "folder": str(bundle.folder),
         "target": manifest.target.name,
         "precision": manifest.precision,
+        "weights": dataclasses.asdict(manifest.weights),
         "gate": dict(manifest.gate.__dict__),
         "float_layers": list(quantisation.float_layers) if quantisation else None,
     }

@@ -23,6 +23,7 @@ from edgeseg.cli.output import add_json, print_json
 from edgeseg.errors import UsageError
 from edgeseg.frame import FITS, format_size
 from edgeseg.pipeline.model import find_model
+from edgeseg.weights import terms
 
 EXAMPLE = "edgeseg inspect espnet-int8"
 WIDTH = 100
@@ -84,7 +85,7 @@ def describe(manifest: Manifest, files: list[dict[str, Any]]) -> str:
             _gate(manifest.gate) if manifest.kind == "network" else "none: it is the float model",
         ),
         ("work", _work(manifest)),
-        ("weights", f"{manifest.weights.data}; licence {manifest.weights.licence}"),
+        ("weights", terms(manifest.weights.data, manifest.weights.licence)),
         ("", f"from {manifest.weights.source}"),
         *(("history" if i == 0 else "", step) for i, step in enumerate(manifest.history)),
         *(("files" if i == 0 else "", _file(file)) for i, file in enumerate(files)),

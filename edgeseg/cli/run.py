@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import signal
 import sys
 import threading
@@ -18,6 +19,7 @@ from edgeseg.benchmarks.latency import summary_of
 from edgeseg.bundle import Manifest, read_manifest
 from edgeseg.cli.output import add_json, add_threads, positive, print_json
 from edgeseg.errors import DataError, UsageError
+from edgeseg.pipeline.model import terms_of
 from edgeseg.playback import Drawing, Sink, Source, open_sink, open_source, parse_rate
 from edgeseg.runtime.segmenter import Segmenter, Stages, load
 from edgeseg.runtime.stream import stream
@@ -84,11 +86,13 @@ def run(args: argparse.Namespace) -> int:
         "target": manifest.target.name if manifest.target else None,
         "precision": manifest.precision,
         "inference_precision": precision,
+        "weights": dataclasses.asdict(manifest.weights),
         **tally.to_dict(),
     }
     print_json(args.json, answer)
     if args.json != "-":
         print(_summary(tally, out))
+        print(terms_of(args.folder))
     return 130 if tally.interrupted else 0
 
 

@@ -154,9 +154,9 @@ def terms_of(model: str) -> str:
     """One line: what the weights of MODEL were trained on, and their licence."""
     path = find_model(model)
     if not path.is_dir():
-        return f"weights: those of {path.name}; edgeseg does not know their licence"
+        return f"weights of {model}: the file does not say what data and licence they are of"
     weights = read_manifest(path).weights
-    return terms(weights.data, weights.licence)
+    return f"weights of {model}: {terms(weights.data, weights.licence)}"
 
 
 MACS_AT = ((256, 512), (512, 1024))

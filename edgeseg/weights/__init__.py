@@ -20,7 +20,7 @@ def shipped() -> dict[str, Path]:
 
 
 def scores(name: str) -> dict[str, Any]:
-    """What NAME.json says: "miou", "size", "frames", "data", "per_class" (None where unknown)."""
+    """What NAME.json says, which is all that the card says: `edgeseg.pipeline.card`."""
     content: dict[str, Any] = json.loads((SHIPPED / f"{name}.json").read_text(encoding="utf-8"))
     return content
 
@@ -33,6 +33,6 @@ def is_non_commercial(licence: str) -> bool:
 
 
 def terms(data: str, licence: str) -> str:
-    """One line about weights: what they were trained on, and on what terms they may be used."""
-    line = f"weights: trained on {data}; licence {licence}"
+    """What weights were trained on, and on what terms they may be used."""
+    line = f"trained on {data}; licence {licence}"
     return f"{line} -- NON-COMMERCIAL use only" if is_non_commercial(licence) else line

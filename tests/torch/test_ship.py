@@ -1,0 +1,288 @@
+"""A finished run -> shipped weights: what is dropped, what is measured, what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from edgeseg.benchmarks.accuracy import evaluate
+from edgeseg.bundle import Bundle, InputSpec, Manifest, ModelSpec, WeightsSpec, read_manifest
+from edgeseg.cli import main as edgeseg
+from edgeseg.dataset import open_dataset
+from edgeseg.disk import write_json, write_text
+from edgeseg.errors import UsageError
+from edgeseg.labels import CLASS_TABLES
+from edgeseg.metrics import Scores
+from edgeseg.models.checkpoint import load_checkpoint, save_checkpoint
+from edgeseg.models.network import build_model
+from edgeseg.pipeline import ship as shipping
+from edgeseg.pipeline.card import card
+from edgeseg.pipeline.model import open_model
+from edgeseg.pipeline.origin import Run, check_terms, find_recipe, find_starts, read_run
+from edgeseg.pipeline.ship import Compared, check_name, choose, compare, lean, main, ship
+from edgeseg.runtime.engine import EngineOptions
+
+pytestmark = pytest.mark.torch
+
+DATA = "synthetic:size=64x128,count=3"
+RECIPE = f"""# A tiny run.
+data = "{DATA}"
+size = [64, 128]
+steps = 5
+batch = 2
+
+[weights]
+licence = "CC-BY-NC-4.0"
+
+[variants.whole]
+model = "espnet_q3+dsrl"
+options.dsrl = {{ stage = "sssr+sisr+fa", affinity = "level2", upsampling = "bilinear" }}
+"""
+SPEC = ModelSpec(
+    "espnet_q3+dsrl",
+    {"dsrl": {"stage": "sssr+sisr+fa", "affinity": "level2", "upsampling": "bilinear"}},
+)
+
+
+def checkpoint(folder: Path, seed: int = 0, **changes) -> Bundle:
+    torch.manual_seed(seed)
+    network = build_model(SPEC, 19).eval()
+    inputs = InputSpec("rgb", (123.0, 116.0, 103.0), (58.0, 57.0, 57.0), size=(64, 128))
+    manifest = Manifest(
+        "checkpoint", SPEC.name, CLASS_TABLES["cityscapes19"].to_dict(), inputs, model=SPEC,
+        weights=WeightsSpec("synthetic train", "CC-BY-NC-4.0", "edgeseg train"),
+        history=("edgeseg train: recipe 0123456789abcdef, step 5 of 5",),
+    )  # fmt: skip
+    return save_checkpoint(folder, network, dataclasses.replace(manifest, **changes))
+
+
+@pytest.fixture
+def suites(tmp_path) -> Path:
+    write_text(tmp_path / "suites" / "tiny.toml", RECIPE)
+    write_text(tmp_path / "suites" / "another.toml", RECIPE.replace("batch = 2", "batch = 3"))
+    return tmp_path / "suites"
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    folder = tmp_path / "tiny_run"
+    checkpoint(folder / "checkpoint")
+    write_text(folder / "recipe.toml", f"{RECIPE}\n# --variant whole\n# --set seed=3")
+    write_json(folder / "eval.json", {"recipe": "0123456789abcdef", "step": 5, "seconds": 90.0})
+    return read_run(folder)
+
+
+@pytest.fixture
+def data():
+    return open_dataset(DATA, "val")
+
+
+def test_a_run_becomes_weights_with_a_card(run, suites, data, tmp_path, monkeypatch, capsys):
+    into = tmp_path / "weights"
+    monkeypatch.setattr(Compared, "same", property(lambda _: True))
+    facts = ship(run, "tiny", data, suites=suites, into=into)
+    assert {p.name for p in into.iterdir()} == {"tiny", "tiny.md", "tiny.json"}
+    assert json.loads((into / "tiny.json").read_text()) == facts
+    text = (into / "tiny.md").read_text()
+    assert text == card(facts)
+    command = f"edgeseg train {suites}/tiny.toml --variant whole --set seed=3 --out runs/tiny_run"
+    for words in (
+        "# tiny: espnet_q3+dsrl for 19 classes (cityscapes19)",
+        "| licence | **Non-commercial use only.** CC-BY-NC-4.0 |",
+        f"| command | `{command}` |",
+        "| training | 5 steps of 2 crops of 64x128, sgd, poly, EMA 0.999, seed 3, 2 minutes |",
+        "| options | `dsrl.stage sssr, dsrl.upsampling bilinear` |",
+        "labels at 2x the input |",
+        f"| 64x128 | synthetic val | 3 | {facts['miou']:.2f} |",
+        "These streets are drawn",
+        "without commercial purpose",
+    ):
+        assert words in text, words
+    # It loads without branches, holds halves, gives the scores of the card and is a MODEL.
+    manifest = read_manifest(into / "tiny")
+    assert manifest.model == ModelSpec(
+        SPEC.name, {"dsrl": {"stage": "sssr", "upsampling": "bilinear"}}
+    )
+    assert manifest.name == "tiny"
+    assert manifest.history[-1] == "shipped as tiny: kernels as float16"
+    stored = load_file(into / "tiny" / "weights.safetensors")
+    kinds = {(v.ndim > 1, v.dtype) for v in stored.values() if v.is_floating_point()}
+    assert kinds == {(True, torch.float16), (False, torch.float32)}
+    monkeypatch.setattr("edgeseg.weights.SHIPPED", into)
+    result = tmp_path / "eval.json"
+    assert edgeseg(["eval", "tiny", "--data", DATA, "--json", str(result)]) == 0
+    content = json.loads(result.read_text())
+    assert round(content["miou"], 2) == facts["miou"]
+    assert content["weights"] == facts["weights"]
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "weights of tiny: trained on synthetic train; licence CC-BY-NC-4.0 -- NON-COMMERCIAL use "
+        "only"
+    )
+    assert edgeseg(["inspect", "tiny"]) == 0
+    assert "licence CC-BY-NC-4.0 -- NON-COMMERCIAL use only" in capsys.readouterr().out
+
+
+def test_what_is_dropped_does_not_change_the_labels(run, tmp_path):
+    shipping.store(run, "tiny", None, tmp_path / "out", half=False)
+    image = torch.rand(1, 3, 64, 128)
+    before, _ = load_checkpoint(run.checkpoint)
+    after, bundle = load_checkpoint(tmp_path / "out")
+    assert bundle.manifest.params < read_manifest(run.checkpoint).params
+    with torch.inference_mode():
+        assert torch.equal(before(image), after(image))
+
+
+def test_another_size_is_that_of_the_weights(run, tmp_path):
+    bundle = shipping.store(run, "tiny", (32, 64), tmp_path / "out", half=False)
+    assert bundle.manifest.input.size == (32, 64)
+    with pytest.raises(UsageError, match=r"tiny takes sizes .* multiples of 8; 30x64 is not"):
+        shipping.store(run, "tiny", (30, 64), tmp_path / "out", half=False)
+
+
+def test_only_dsrl_loses_options():
+    plain = ModelSpec("espnet_q8+dupsample", {"dupsample": {"stride": 32}})
+    assert lean(plain) is plain
+    both = ModelSpec("espnet_q8+dupsample+dsrl", {"dupsample": {"stride": 32}}, 1)
+    assert lean(both).options == {"dupsample": {"stride": 32}, "dsrl": {"stage": "sssr"}}
+    assert lean(both).void_outputs == 1
+
+
+def test_both_are_scored_on_every_frame(data, tmp_path):
+    one, other = checkpoint(tmp_path / "a").folder, checkpoint(tmp_path / "b", seed=1).folder
+    same = compare(one, one, data)
+    assert same.agreement == 100
+    assert same.same
+    found = compare(one, other, data)
+    labels, miou = [], []
+    for folder in (one, other):
+        with open_model(str(folder), size=None, fit=None, options=EngineOptions()) as segmenter:
+            labels.append(np.stack([segmenter.segment(s.image) for s in data]))
+            miou.append(evaluate(segmenter, data).miou)
+    assert [found.single.miou, found.half.miou] == miou
+    assert found.agreement == pytest.approx(100 * float(np.mean(labels[0] == labels[1])))
+    assert not found.same
+
+
+def compared(single: float, half: float, agreement: float) -> Compared:
+    return Compared(Scores(single, 0, {}), Scores(half, 0, {}), agreement)
+
+
+@pytest.mark.parametrize(
+    ("single", "half", "agreement", "same"),
+    [
+        (56.4301, 56.4349, 99.9, True),
+        (56.434, 56.436, 99.99, False),
+        (56.43, 56.43, 99.89, False),
+    ],
+)
+def test_float16_must_change_nothing(single, half, agreement, same):
+    assert compared(single, half, agreement).same is same
+
+
+def test_what_is_too_large_is_refused(tmp_path, monkeypatch):
+    single, half = checkpoint(tmp_path / "single"), checkpoint(tmp_path / "half")
+    (half.folder / "weights.safetensors").write_bytes(bytes(2_000_000))
+    (single.folder / "weights.safetensors").write_bytes(bytes(5_000_000))
+    fits = compared(56.43, 56.43, 99.95)
+    assert choose(single, half, fits) == (
+        half,
+        "float16 kernels, the rest float32, 2.00 MB: mIoU 56.43 in float32, 56.43 with float16 "
+        "kernels, 99.950 % of the labels agree",
+    )
+    with pytest.raises(UsageError) as error:
+        choose(single, half, compared(56.43, 56.41, 99.95))
+    assert str(error.value) == (
+        "the weights are 5.0 MB; what is shipped stays below 5 MB. float16 would change the "
+        "labels: mIoU 56.43 in float32, 56.41 with float16 kernels, 99.950 % of the labels agree. "
+        "Train a smaller model"
+    )
+    with pytest.raises(UsageError, match=r"stays below 5 MB\. Train a smaller model"):
+        choose(half, single, fits)
+    (single.folder / "weights.safetensors").write_bytes(bytes(4_999_999))
+    chosen, why = choose(single, half, compared(56.43, 56.41, 99.95))
+    assert chosen is single
+    assert why.startswith("float32, 5.00 MB: mIoU 56.43 in float32, 56.41 with float16")
+
+
+# Refusals
+
+
+def test_names_and_what_is_there(tmp_path):
+    for name in ("Big", "../up", "a b", "", ".hidden"):
+        with pytest.raises(UsageError, match="is no name for weights; take small letters"):
+            check_name(name, tmp_path, force=True)
+    (tmp_path / "there").mkdir()
+    with pytest.raises(UsageError, match="named 'there' are shipped already; --force replaces"):
+        check_name("there", tmp_path, force=False)
+    check_name("there", tmp_path, force=True)
+
+
+def test_a_run_that_is_not_finished(run):
+    (run.folder / "eval.json").unlink()
+    with pytest.raises(UsageError, match=r"tiny_run has no eval\.json; expected the folder of a"):
+        read_run(run.folder)
+
+
+def test_a_recipe_that_is_not_in_the_repository(run, suites):
+    assert find_recipe(run, suites) == suites / "tiny.toml"
+    (suites / "tiny.toml").unlink()
+    with pytest.raises(UsageError, match=r"no recipe in .*suites is that of .*\(variant whole\); "):
+        find_recipe(run, suites)
+
+
+def test_starting_weights_are_followed_to_the_first(run, tmp_path):
+    assert find_starts("") == {}
+    first = checkpoint(tmp_path / "first", weights=WeightsSpec("a", "b", "c")).folder
+    toml = run.folder / "recipe.toml"
+    toml.write_text(f"init = '{first}'\n{toml.read_text()}")
+    assert list(find_starts(str(run.checkpoint))) == [str(first), str(run.checkpoint)]
+    with pytest.raises(UsageError, match=r"started from gone/x, which is gone: its licence can't"):
+        find_starts("gone/x")
+
+
+def test_licences_are_said_and_inherited():
+    free = WeightsSpec("synthetic train", "MIT", "edgeseg train")
+    bound = WeightsSpec("Cityscapes", "MIT; for non-commercial research", "sacmehta/ESPNet")
+    with pytest.raises(UsageError, match="licence of the weights is unknown; say it in the rec"):
+        check_terms(dataclasses.replace(free, licence="unknown"), {})
+    with pytest.raises(UsageError, match=r"under 'MIT; for non-.* and calls its own 'MIT'; the "):
+        check_terms(free, {"x": bound})
+    with pytest.raises(UsageError, match=r"nobody to thank is known for 'my own'; add to THANKS"):
+        check_terms(dataclasses.replace(free, data="my own"), {})
+    assert check_terms(free, {}) == []
+    thanked = check_terms(dataclasses.replace(free, licence="non-commercial"), {"x": bound})
+    assert [t.split()[0] for t in thanked] == ["Cityscapes", "ESPNet's"]
+
+
+def test_a_refusal_writes_nothing(run, suites, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(shipping, "LIMIT", 10)
+    with pytest.raises(UsageError, match="the weights are"):
+        ship(run, "tiny", data, suites=suites, into=tmp_path / "weights")
+    assert not (tmp_path / "weights").exists()
+
+
+def test_a_fault_while_writing_leaves_nothing(run, suites, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(shipping, "card", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        ship(run, "tiny", data, suites=suites, into=tmp_path / "weights")
+    assert list((tmp_path / "weights").iterdir()) == []
+
+
+def test_the_command_says_one_line(tmp_path, capsys):
+    assert main([str(tmp_path), "tiny"]) == 2
+    assert capsys.readouterr().err == (
+        f"edgeseg: {tmp_path} has no checkpoint; expected the folder of a finished "
+        "'edgeseg train'\n"
+    )
+
+
+def test_a_failing_git_is_said(monkeypatch, tmp_path):
+    monkeypatch.setattr(shipping, "__file__", str(tmp_path / "ship.py"))
+    with pytest.raises(UsageError, match=r"git status: .*; ship from a git checkout"):
+        shipping._commit()

@@ -11,6 +11,7 @@ import importlib
 import os
 import sys
 import traceback
+from types import ModuleType
 
 from edgeseg.errors import EdgesegError, guess
 
@@ -26,6 +27,7 @@ VERBS = {
     "export":     "MODEL -> engine folder for a target, checked by the accuracy gate",
     "eval":       "mIoU and IoU per class of any MODEL on a data set",
     "bench":      "MACs, params, latency, memory and mIoU of models; JSON and HTML report",
+    "debug-parity": "the first tensor at which two engines part",
     "compare":    "compare two bench results of one machine; fail on a regression",
     "run":        "frames from images, video or camera -> labels and overlay",
     "inspect":    "what a model folder holds",
@@ -120,7 +122,7 @@ def _dispatch(arguments: list[str]) -> int:
     if verb not in VERBS:
         print(f"edgeseg: unknown verb '{verb}'.{guess(verb, VERBS)}", file=sys.stderr)
         return 2
-    module = importlib.import_module(f"edgeseg.cli.{verb}")
+    module = verb_module(verb)
     parser = Parser(
         prog=f"edgeseg {verb}",
         description=VERBS[verb],
@@ -130,6 +132,11 @@ def _dispatch(arguments: list[str]) -> int:
     module.add_arguments(parser)
     code: int = module.run(parser.parse_args(arguments[1:]))
     return code
+
+
+def verb_module(verb: str) -> ModuleType:
+    """The module of a verb: dashes become underscores."""
+    return importlib.import_module(f"edgeseg.cli.{verb.replace('-', '_')}")
 
 
 def _overview() -> str:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import re
 import shlex
 import subprocess
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tomllib
 from engine_folders import onnxruntime_folder
 
 import edgeseg
 from edgeseg.benchmarks import study_table, tables
-from edgeseg.cli import VERBS, Parser, main
+from edgeseg.cli import VERBS, Parser, main, verb_module
 from edgeseg.dataset.folder import FolderRecipe
 from edgeseg.labels import CLASS_TABLES
 from edgeseg.pipeline.study import read_study
@@ -110,7 +109,7 @@ def parse(words: list[str]) -> None:
     if words[0] in ("--help", "--version"):
         return
     assert words[0] in VERBS, f"edgeseg {shlex.join(words)}: unknown verb"
-    module = importlib.import_module(f"edgeseg.cli.{words[0]}")
+    module = verb_module(words[0])
     parser = Parser(prog=f"edgeseg {words[0]}")
     module.add_arguments(parser)
     parser.parse_args([w for w in words[1:] if w not in ("[--resume]",)])
@@ -160,7 +159,7 @@ def test_every_command_parses(documented: tuple[str, list[str]], capsys):
     if any(GRAMMAR.search(w) for w in words[1:]):
         words = [w for w in words if not GRAMMAR.search(w) and not w.startswith("key=")]
         options = " ".join(words)
-        known = importlib.import_module(f"edgeseg.cli.{words[0]}")
+        known = verb_module(words[0])
         parser = argparse.ArgumentParser()
         known.add_arguments(parser)
         help_text = parser.format_help()
@@ -197,7 +196,7 @@ def test_every_verb_has_help_with_an_example_that_parses(verb: str, capsys):
     assert stop.value.code == 0
     said = capsys.readouterr().out
     assert f"example:\n  edgeseg {verb}" in said
-    module = importlib.import_module(f"edgeseg.cli.{verb}")
+    module = verb_module(verb)
     for words in commands(module.EXAMPLE):
         parse(words)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import os
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import types
 import pytest
 
 import edgeseg
-from edgeseg.cli import VERBS, main
+from edgeseg.cli import VERBS, main, verb_module
 from edgeseg.errors import ComparisonError, EdgesegError, FrameError, GateError, UsageError, guess
 
 pytestmark = pytest.mark.unit
@@ -79,7 +78,7 @@ def test_every_verb_has_help_with_an_example(name, capsys):
         main([name, "--help"])
     assert left.value.code == 0
     shown = capsys.readouterr().out
-    module = importlib.import_module(f"edgeseg.cli.{name}")
+    module = verb_module(name)
     assert module.EXAMPLE in shown
     assert module.EXAMPLE.startswith(f"edgeseg {name}")
     assert VERBS[name] in " ".join(shown.split())
@@ -229,7 +228,7 @@ def test_errors_are_a_tree_of_one_root():
 
 HELP = """
 import contextlib, io, sys
-from edgeseg.cli import VERBS, main
+from edgeseg.cli import VERBS, main, verb_module
 heavy = {"torch", "onnx", "onnxruntime", "onnxslim", "openvino", "fvcore", "safetensors", "av"}
 for verb in VERBS:
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):

@@ -1,21 +1,26 @@
-"""What must hold for every model: a row of MODELS is a class that inherits `ModelContract`."""
+"""What must hold for every model, wrapped ones too: a class that inherits `ModelContract`."""
 
 from __future__ import annotations
 
 import copy
+import itertools
 
 import pytest
 import torch
+from onnx import TensorProto
 from torch.utils.flop_counter import FlopCounterMode
 
 from edgeseg.bundle import InputSpec, Manifest, ModelSpec
-from edgeseg.export.to_onnx import count_macs
+from edgeseg.export.to_onnx import to_onnx
 from edgeseg.labels import CLASS_TABLES
-from edgeseg.models import MODELS
+from edgeseg.models import MODELS, WRAPPERS, split_name
 from edgeseg.models.checkpoint import load_checkpoint, save_checkpoint
+from edgeseg.models.dupsample import Reconstruct
 from edgeseg.models.network import Network, build_model
+from edgeseg.models.work import count_macs
+from edgeseg.training.patches import find_basis
 
-SIZE = (64, 96)
+SIZE = (64, 128)
 CLASSES = CLASS_TABLES["camvid11"]
 SPEC = InputSpec("rgb", (110.0, 100.0, 90.0), (60.0, 61.0, 62.0), size=(32, 48))
 
@@ -40,10 +45,36 @@ def images(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+STEPS = 40
+
+
+def eight_images(scale: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(8, 3, 64, 64) and (8, s 64, s 64): coloured quarters of four classes in eight orders."""
+    generator = torch.Generator().manual_seed(0)
+    orders = torch.stack([torch.randperm(4, generator=generator) for _ in range(8)])
+    cells = orders.view(8, 2, 2)
+    labels = cells.repeat_interleave(32 * scale, 1).repeat_interleave(32 * scale, 2)
+    colours = torch.tensor([[2.0, 0, 0], [0, 2.0, 0], [0, 0, 2.0], [-2.0, -2.0, -2.0]])
+    small = cells.repeat_interleave(32, 1).repeat_interleave(32, 2)
+    return colours[small].permute(0, 3, 1, 2).contiguous(), labels
+
+
+def fill_basis(layer: Reconstruct, labels: torch.Tensor) -> None:
+    """Find W from the patches of the labels, as training does from random crops."""
+    channels, classes, r, _ = layer.weight.shape
+    shifts = itertools.product(range(0, r, r // 4), repeat=2)
+    labels = torch.cat([labels.roll(shift, (1, 2)) for shift in shifts])
+    patches = labels.unfold(1, r, r).unfold(2, r, r).reshape(-1, r, r).numpy()
+    basis = find_basis(patches.astype("uint8"), classes, channels, seed=0)
+    layer.weight.data.copy_(torch.from_numpy(basis.weight))
+
+
 class ModelContract:
-    """Tests that each row of MODELS inherits."""
+    """Tests that each row of MODELS inherits, and each kind of wrapped network."""
 
     name: str
+    frozen: tuple[str, ...] = ()
+    """Parameters that training does not touch."""
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -55,9 +86,14 @@ class ModelContract:
         size = (multiple[0] * model.divisor, multiple[1] * model.divisor)
         with torch.inference_mode():
             logits = model(images(2, 3, *size))
-        assert logits.shape == (2, 12, *size)
+        assert logits.shape == (2, 12, model.scale * size[0], model.scale * size[1])
         assert logits.dtype == torch.float32
         assert torch.isfinite(logits).all()
+
+    def test_two_classes_are_enough(self):
+        model = build_model(ModelSpec(self.name), 2).eval()
+        with torch.inference_mode():
+            assert model(images(1, 3, *SIZE)).shape[1] == 2
 
     def test_forward_is_upsample_of_scores(self, model):
         image = images(1, 3, *SIZE)
@@ -73,14 +109,44 @@ class ModelContract:
 
     def test_every_parameter_gets_a_gradient(self):
         model = seeded(self.name).train()
-        logits = model(images(2, 3, 64, 96))
-        weight = images(*logits.shape, seed=1)
-        (logits * weight).sum().backward()
+        outputs = model(images(2, 3, *SIZE))
+        outputs = outputs if isinstance(outputs, dict) else {"logits": outputs}
+        sum((x * images(*x.shape, seed=1)).sum() for x in outputs.values()).backward()
         still = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
-        assert still == []
+        assert still == list(self.frozen)
 
     def test_every_parameter_is_trained(self, model):
-        assert all(p.requires_grad for p in model.parameters())
+        frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
+        assert frozen == list(self.frozen)
+
+    def test_it_learns_eight_images_by_heart(self):
+        model = build_model(ModelSpec(self.name), 4).train()
+        pictures, labels = eight_images(model.scale)
+        if isinstance(model.upsample, Reconstruct):
+            fill_basis(model.upsample, labels)
+        optimizer = torch.optim.AdamW(model.parameters(), 0.01)
+        for _ in range(STEPS):
+            outputs = model(pictures)
+            logits = outputs["logits"] if isinstance(outputs, dict) else outputs
+            loss = torch.nn.functional.cross_entropy(logits, labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        assert (logits.argmax(1) == labels).float().mean() > 0.9
+
+    def test_the_exported_graph_has_one_output(self, model, tmp_path):
+        manifest = Manifest(
+            "checkpoint", self.name, CLASSES.to_dict(), SPEC, model=ModelSpec(self.name, {}, 1)
+        )
+        save_checkpoint(tmp_path / "model", model, manifest)
+        side = model.divisor
+        graph = to_onnx(
+            tmp_path / "model", size=(side, 2 * side), batch=1, order="rgb", scores=False
+        )
+        (output,) = graph.model.graph.output
+        shape = [dim.dim_value for dim in output.type.tensor_type.shape.dim]
+        assert shape == [1, model.scale * side, model.scale * 2 * side]
+        assert output.type.tensor_type.elem_type == TensorProto.UINT8
 
     @pytest.mark.parametrize("kept", [11, 1])
     def test_cut_keeps_exactly_the_first_outputs(self, model, kept):
@@ -89,7 +155,7 @@ class ModelContract:
         image = images(1, 3, *SIZE)
         with torch.inference_mode():
             whole, part = model(image), cut(image)
-        assert part.shape == (1, kept, *SIZE)
+        assert part.shape == (1, kept, model.scale * SIZE[0], model.scale * SIZE[1])
         assert torch.allclose(part, whole[:, :kept], rtol=0, atol=1e-5)
         assert cut.upsample(cut.scores(image)).shape[1] == kept
 
@@ -116,4 +182,6 @@ class ModelContract:
         assert not {"_convolution", "convolution"} & set(uncounted)
 
     def test_the_row_names_its_paper(self):
-        assert "arXiv" in MODELS[self.name].paper
+        host, wrappers = split_name(self.name)
+        assert "arXiv" in MODELS[host].paper
+        assert all("CVPR" in WRAPPERS[wrapper].paper for wrapper in wrappers)

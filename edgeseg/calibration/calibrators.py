@@ -35,6 +35,44 @@ def mse(histogram: Histogram) -> float:
     return _least(histogram, _squared_error)
 
 
+def entropy(histogram: Histogram) -> float:
+    """The magnitude whose 128 levels lose the least information (Migacz 2017, GTC S7310).
+
+    Kullback-Leibler divergence from the values, clipped ones counted at the end of the range, to
+    the values as the levels tell them: each level's count spread over its bins that are not empty.
+    """
+    centres, counts = histogram.magnitudes()
+    top = minmax(histogram)
+    if top == 0:
+        return 0.0
+    width = centres[1] - centres[0]
+    last = min(int(top / width) + 1, len(counts))
+    ends = np.unique(np.linspace(min(LEVELS + 1, last), last, SEARCHED).round().astype(int))
+    divergences = [_divergence(counts, int(end)) for end in ends]
+    # Of equals the widest: what clips nothing loses nothing.
+    best = len(ends) - 1 - int(np.argmin(divergences[::-1]))
+    return float(min(ends[best] * width, top))
+
+
+SEARCHED = 241
+"""Ranges that `entropy` compares."""
+ABSENT = 1e-4
+"""Counts of a bin that the levels hold to be empty, so that its divergence is finite."""
+
+
+def _divergence(counts: np.ndarray, end: int) -> float:
+    """KL divergence of the first `end` bins, with all that lies beyond, from their 128 levels."""
+    clipped = counts[:end].astype(np.float64)
+    filled = clipped > 0
+    level = np.arange(end) * (LEVELS + 1) // end
+    share = np.bincount(level, clipped) / np.maximum(np.bincount(level, filled), 1)
+    told = np.where(filled, share[level], ABSENT)
+    clipped[-1] += counts[end:].sum()
+    seen = clipped > 0
+    p, q = clipped[seen] / clipped.sum(), told[seen] / told[seen].sum()
+    return float(np.sum(p * np.log(p / q)))
+
+
 Error = Callable[[np.ndarray, np.ndarray, float], float]
 
 
@@ -59,6 +97,7 @@ def _squared_error(centres: np.ndarray, counts: np.ndarray, top: float) -> float
 METHODS: dict[str, Callable[[Histogram], float]] = {
     "minmax": minmax,
     "percentile": percentile,
+    "entropy": entropy,
     "mse": mse,
 }
 

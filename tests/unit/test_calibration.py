@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from edgeseg.bundle import InputSpec
-from edgeseg.calibration.calibrators import LEVELS, METHODS, method, minmax, mse, percentile
+from edgeseg.calibration.calibrators import (
+    LEVELS,
+    METHODS,
+    entropy,
+    method,
+    minmax,
+    mse,
+    percentile,
+)
 from edgeseg.calibration.histogram import BINS, Histogram
 from edgeseg.calibration.ranges import (
     FramesDigest,
@@ -191,8 +199,9 @@ class CalibratorContract:
         assert calibrator(counted(np.zeros(9))) == 0
 
     def test_equal_magnitudes_are_not_clipped(self, calibrator):
+        """By half a level at most."""
         result = calibrator(counted([1.0, -1.0, 1.0]))
-        assert 1.0 - 2 / BINS <= result <= 1.0
+        assert 1.0 - 0.5 / LEVELS <= result <= 1.0
 
 
 class TestMinmax(CalibratorContract):
@@ -201,6 +210,10 @@ class TestMinmax(CalibratorContract):
 
 class TestPercentile(CalibratorContract):
     name = "percentile"
+
+
+class TestEntropy(CalibratorContract):
+    name = "entropy"
 
 
 class TestMse(CalibratorContract):
@@ -268,6 +281,40 @@ def test_mse_is_the_best_of_all_ranges(kind):
 def test_mse_by_pencil():
     """1,000 values 0 and one 1: clipping at c < 1 costs (1 - c)**2, so nothing is clipped."""
     assert mse(counted([0.0] * 1000 + [1.0])) == 1.0
+
+
+def divergence(values: np.ndarray, end: float, bins: int) -> float:
+    """KL divergence of `entropy`, value by value: `bins` bins to `end`, 128 levels over them."""
+    inside = np.minimum((np.abs(values) / end * bins).astype(int), bins - 1)
+    clipped = np.abs(values) >= end
+    p = [float((inside == i).sum()) for i in range(bins)]
+    kept = [float(((inside == i) & ~clipped).sum()) for i in range(bins)]
+    q = []
+    for i in range(bins):
+        mates = [j for j in range(bins) if j * 128 // bins == i * 128 // bins and kept[j]]
+        q.append(sum(kept[j] for j in mates) / len(mates) if kept[i] else 1e-4)
+    pairs = [(a, b) for a, b in zip(p, q, strict=True) if a]
+    total = sum(b for _, b in pairs)
+    return sum(a / len(values) * math.log((a / len(values)) / (b / total)) for a, b in pairs)
+
+
+def test_entropy_is_the_least_divergence_of_the_ends_it_tries():
+    """512 bins: 4 a level. Ends at 1/4, 1/2 and 1 are compared by the sum over single values."""
+    generator = np.random.default_rng(0)
+    values = np.append(np.abs(generator.normal(size=4000)) * 0.06, [0.93]).astype(np.float32)
+    histogram = counted(values)
+    assert histogram.exponent == 0
+    chosen = entropy(histogram)
+    ours, whole = (divergence(values, end, round(end * BINS)) for end in (chosen, 0.93))
+    assert ours < whole
+    assert chosen < 0.5
+
+
+def test_entropy_keeps_what_the_levels_tell_exactly():
+    """One value in every 16th bin: 128 levels tell all of them, and any clipping loses some."""
+    assert entropy(counted((np.arange(128) * 16 + 15.5) / BINS)) == float(
+        np.float32((127 * 16 + 15.5) / BINS)
+    )
 
 
 def test_an_unknown_method():

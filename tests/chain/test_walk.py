@@ -100,6 +100,7 @@ def test_export_says_what_it_made(walk, engines):
         assert {"agreement", "miou_float", "miou_engine", "worst_class"} <= set(said["gate"])
         manifest = read_bundle(folder).manifest
         assert manifest.quantisation.source == "synthetic train"
+        assert manifest.weights.data.startswith("synthetic train")
         assert manifest.history[-1] == f"export --target {target} --precision int8"
 
 

@@ -185,6 +185,31 @@ def test_float16_must_change_nothing(single, half, agreement, same):
     assert compared(single, half, agreement).same is same
 
 
+@pytest.mark.parametrize(
+    ("agreement", "accuracy", "form"),
+    [(99.95, 81.0, "kernels as float16"), (99.8, 80.0, "float32")],
+)
+def test_the_card_has_the_scores_of_what_is_shipped(
+    agreement, accuracy, form, run, suites, data, tmp_path, monkeypatch
+):
+    found = Compared(Scores(50, 80.0, {"road": 50}), Scores(50, 81.0, {"road": 50}), agreement)
+    monkeypatch.setattr(shipping, "compare", lambda *_: found)
+    facts = ship(run, "tiny", data, suites=suites, into=tmp_path / "weights")
+    assert facts["pixel_accuracy"] == accuracy
+    assert read_manifest(tmp_path / "weights" / "tiny").history[-1] == f"shipped as tiny: {form}"
+
+
+def test_matrices_are_halved_and_what_is_few_is_not(tmp_path):
+    model = ModelSpec("dfanet_b")
+    bundle = checkpoint(tmp_path / "whole", name=model.name)
+    manifest = dataclasses.replace(bundle.manifest, model=model)
+    save_checkpoint(tmp_path / "half", build_model(model, 19), manifest, half=True)
+    stored = load_file(tmp_path / "half" / "weights.safetensors")
+    fc = next(key for key in stored if key.endswith("fc.weight"))
+    assert stored[fc].dtype == torch.float16
+    assert stored[fc.replace("weight", "bias")].dtype == torch.float32
+
+
 def test_what_is_too_large_is_refused(tmp_path, monkeypatch):
     single, half = checkpoint(tmp_path / "single"), checkpoint(tmp_path / "half")
     (half.folder / "weights.safetensors").write_bytes(bytes(2_000_000))

@@ -63,7 +63,7 @@ WORK = {
     "dfanet_b":      (1_097_819,   257_585_152, 1_028_036_608),
 }
 # fmt: on
-"""For 19 classes. tests/torch/test_work.py counts anew, so that `edgeseg models` need not."""
+"""For 19 classes. tests/golden/test_work.py counts anew, so that `edgeseg models` need not."""
 
 WRAPPERS = {
     "dupsample": Entry("edgeseg.models.dupsample:DUpsample", paper=_DUPSAMPLE),

@@ -1,6 +1,9 @@
 """Backbones as classifiers: trained by the same loop, judged by top-1 and 5, taken by `--init`."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ from edgeseg.frame import Box
 from edgeseg.labels import CLASS_TABLES, ImageClasses
 from edgeseg.models import CLASSIFIERS, MODELS
 from edgeseg.models.checkpoint import load_checkpoint, save_checkpoint
-from edgeseg.models.dfanet import Xception
+from edgeseg.models.dfanet import Project, Xception
 from edgeseg.models.network import build_model, build_trainee
 from edgeseg.models.wrapper import innermost
 from edgeseg.recipe import from_table
@@ -128,6 +131,35 @@ def test_classifiers_are_no_segmentation_models():
     )
     with pytest.raises(UsageError, match=r"model 'xception_b' does not take \{'q': 3\}"):
         build_trainee(ModelSpec("xception_b", {"q": 3}), 5)
+
+
+def test_a_strided_projection_is_the_same_in_training():
+    torch.manual_seed(0)
+    layer = Project(8, 12)
+    image = torch.randn(2, 8, 11, 14)
+    trained, used = layer.train()(image), layer.eval()(image)
+    assert used.shape == (2, 12, 6, 7)
+    assert torch.allclose(trained, used, atol=1e-6)
+    (gradient,) = torch.autograd.grad(trained.square().sum(), layer.weight)
+    (expected,) = torch.autograd.grad(used.square().sum(), layer.weight)
+    assert torch.allclose(gradient, expected, rtol=1e-4)
+
+
+CHANNELS_LAST = """
+import torch
+from edgeseg.models.dfanet import Block
+block = Block(8, 32, stride=2).to(memory_format=torch.channels_last)
+for _ in range(4):
+    x = torch.randn(8, 8, 192, 256).to(memory_format=torch.channels_last)
+    block(x).sum().backward()
+"""
+
+
+def test_the_first_block_trains_in_channels_last():
+    """A strided 1x1 of 8 channels ended the process here; so it is tried in one of its own."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_PERTURB_": "165"}
+    done = subprocess.run([sys.executable, "-c", CHANNELS_LAST], env=environment, check=False)
+    assert done.returncode == 0
 
 
 # Crops

@@ -91,8 +91,8 @@ def _open_init(recipe: Recipe, classes: ClassTable, say: Callable[[str], None]) 
     """The network of the recipe with the weights of the `init` folder.
 
     All of them for the same model on the same classes (a further stage of `+dsrl` adds its
-    branches, fresh); else those of the encoder, and what fits of the rest; those of a classifier
-    go into the backbones of its DFANet.
+    branches, fresh); else those of the encoder, and what fits of the rest, for which outputs of
+    void stay on the same classes; those of a classifier go into the backbones of its DFANet.
     """
     model, bundle = load_checkpoint(Path(recipe.init), build_trainee)
     manifest, spec = bundle.manifest, bundle.manifest.model
@@ -104,8 +104,9 @@ def _open_init(recipe: Recipe, classes: ClassTable, say: Callable[[str], None]) 
             f"{list(theirs.std)}; put these into the recipe's [input]"
         )
     if spec.name != recipe.model or manifest.table.names != classes.names:
-        asked = ModelSpec(recipe.model, recipe.options)
-        grown = build_trainee(asked, len(classes))
+        same = manifest.table.names == classes.names
+        asked = ModelSpec(recipe.model, recipe.options, spec.void_outputs if same else 0)
+        grown = build_trainee(asked, len(classes) + asked.void_outputs)
         if isinstance(model, XceptionClassifier) and not recipe.classifies:
             say(start_backbones(model, grown, recipe.model, recipe.init))
         else:

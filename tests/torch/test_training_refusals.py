@@ -10,10 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from edgeseg.bundle import InputSpec, Manifest, ModelSpec
 from edgeseg.cli import main
 from edgeseg.dataset import open_dataset
 from edgeseg.errors import DataError, RecipeError, TrainingError
-from edgeseg.labels import CLASS_TABLES
+from edgeseg.labels import CLASS_TABLES, ClassTable
+from edgeseg.models.checkpoint import save_checkpoint
+from edgeseg.models.network import build_model
 from edgeseg.recipe import read_recipe
 from edgeseg.training import start
 from edgeseg.training.batches import Order, load
@@ -270,6 +273,33 @@ def test_an_encoder_goes_to_another_head(recipe_file, tmp_path, capsys):
     encoder = [key for key in theirs if key.startswith("encoder.") and "num_batches" not in key]
     assert len(encoder) == 98
     assert all(torch.equal(theirs[key], mine[f"host.{key}"]) for key in encoder)
+
+
+def test_a_void_output_stays_so_that_the_head_fits(recipe_file, tmp_path):
+    """A published network has one output more than classes; on the same classes it keeps it."""
+    path = recipe_file()
+    plain = read_recipe(Recipe, path)
+    spec = ModelSpec("espnet_q3", {}, void_outputs=1)
+    inputs = InputSpec(plain.input.order, plain.input.mean, plain.input.std)
+    classes = CLASS_TABLES["camvid11"]
+    save_checkpoint(
+        tmp_path / "void",
+        build_model(spec, 12),
+        Manifest("checkpoint", spec.name, classes.to_dict(), inputs, model=spec),
+    )
+    words = ('model="espnet_q3+dsrl"', f'init="{tmp_path / "void"}"', "eval_sizes=[]")
+    said: list[str] = []
+    opened = start.open_model(read_recipe(Recipe, path, words), classes, said.append)
+    assert said[0].endswith("tensors taken; fresh: upsample")
+    assert opened.spec.void_outputs == 1
+    opened = start.open_model(read_recipe(Recipe, path, words), fewer(classes), said.append)
+    assert "fresh: project3, norm3" in said[1]
+    assert opened.spec.void_outputs == 0
+
+
+def fewer(classes: ClassTable) -> ClassTable:
+    """Without the last class."""
+    return dataclasses.replace(classes, names=classes.names[:-1], palette=classes.palette[:-1])
 
 
 def test_init_goes_on_from_the_weights(recipe_file, tmp_path):

@@ -149,6 +149,7 @@ class Quantisation:
     source: str
     float_layers: tuple[str, ...] = ()
     convolutions: int = 0
+    float_why: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

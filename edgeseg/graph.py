@@ -90,15 +90,26 @@ def count_macs(model: ModelProto) -> tuple[int, dict[str, int]]:
     uncounted: Counter[str] = Counter()
     for node in model.graph.node:
         if node.op_type in ("Conv", "ConvTranspose"):
-            weight = shapes[node.input[1]]
-            pixels = shapes[node.output[0] if node.op_type == "Conv" else node.input[0]]
-            total += int(np.prod(weight)) * int(np.prod(pixels[2:])) * pixels[0] // batch
+            total += _convolution_macs(node, shapes) // batch
         elif node.op_type in ("MatMul", "Gemm"):
             a, b = shapes[node.input[0]], shapes[node.input[1]]
             total += int(np.prod(a)) * b[-1] // batch
         else:
             uncounted[node.op_type] += 1
     return total, dict(sorted(uncounted.items()))
+
+
+def macs_by_layer(model: ModelProto) -> dict[str, int]:
+    """Node name -> multiply-adds of each convolution, of one frame."""
+    shapes = _shapes(model)
+    batch = max(1, shapes["image"][0])
+    return {n.name: _convolution_macs(n, shapes) // batch for n in convolutions(model)}
+
+
+def _convolution_macs(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
+    weight = shapes[node.input[1]]
+    pixels = shapes[node.output[0] if node.op_type == "Conv" else node.input[0]]
+    return int(np.prod(weight)) * int(np.prod(pixels[2:])) * pixels[0]
 
 
 def count_params(model: ModelProto) -> int:

@@ -24,6 +24,7 @@ VERBS = {
     "study":      "train and compare the variants of a recipe, with intervals",
     "convert":    "published weights -> checkpoint folder",
     "calibrate":  "frames -> range table for the INT8 writer",
+    "sensitivity": "which layers lose the most as INT8, by labels and mIoU",
     "export":     "MODEL -> engine folder for a target, checked by the accuracy gate",
     "eval":       "mIoU and IoU per class of any MODEL on a data set",
     "bench":      "MACs, params, latency, memory and mIoU of models; JSON and HTML report",

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from edgeseg.bundle import Bundle, Gate, Manifest, read_manifest, write_bundle
-from edgeseg.calibration.placement import Place
+from edgeseg.bundle import Bundle, Gate, Manifest, Quantisation, read_manifest, write_bundle
 from edgeseg.calibration.ranges import read_table
+from edgeseg.calibration.sensitivity import Layer
 from edgeseg.dataset import Dataset, open_dataset
 from edgeseg.disk import check_replaceable, writing_folder
 from edgeseg.errors import GateError, UsageError
@@ -31,13 +31,12 @@ from edgeseg.pipeline.plan import (
     Source,
 )
 from edgeseg.pipeline.quantise import (
-    Build,
     Quantiser,
     calibrate,
     check_table,
     first_departure,
-    ranked_layers,
 )
+from edgeseg.pipeline.sensitivity import ranked_layers
 
 
 @dataclass(frozen=True)
@@ -103,28 +102,60 @@ def export_network(
     """Build, gate and write one engine folder; for int8 with as few float layers as needed."""
     if plan.precision != "int8":
         graph = to_half(network.graph) if plan.precision == "fp16" else network.graph
-        return _build(network, graph, plan, out, say, None, ())
+        return _build(network, graph, plan, out, say, None)
     if quantiser is None:
         raise UsageError("int8 needs a range table")
-    ranking: list[str] = []
-    keep: tuple[str, ...] = ()
+    return _export_int8(network, quantiser, plan, out, say)
+
+
+def _export_int8(
+    network: FloatNetwork, quantiser: Quantiser, plan: Plan, out: Path, say: Say
+) -> Bundle:
+    """All layers as INT8; when the gate refuses that, 1, 2, 4, ... in float, then the fewest."""
+    ranking: list[Layer] = []
+    refused, count = -1, 0
     most = math.floor(plan.max_float_share * len(quantiser.places()))
     while True:
-        graph = quantiser.write(quantiser.places(keep))
+        kept = tuple(ranking[:count])
         try:
-            return _build(network, graph, plan, out, say, quantiser, keep)
+            bundle = _with_float(network, quantiser, plan, out, say, kept)
+            break
         except GateError as error:
-            if len(keep) >= most:
-                departed = first_departure(quantiser, keep)
+            if count >= most:
+                departed = first_departure(quantiser, tuple(layer.layer for layer in kept))
                 raise GateError(
-                    f"{error} with {len(keep)} of {len(quantiser.places())} convolutions in float; "
+                    f"{error} with {count} of {len(quantiser.places())} convolutions in float; "
                     f"first to depart: {departed}. Nothing was written. Calibrate on more frames, "
                     "raise --max-miou-drop, or train with QAT"
                 ) from error
             say(str(error))
-        ranking = ranking or ranked_layers(quantiser, _labels_by(network, quantiser, plan), say)
-        keep = tuple(ranking[: min(most, max(1, 2 * len(keep)))])
-        say(f"leaving {len(keep)} layers in float: {', '.join(keep)}")
+        ranking = ranking or ranked_layers(quantiser, plan.target, say)
+        refused, count = count, min(most, max(1, 2 * count))
+    while count - refused > 1:
+        middle = (refused + count) // 2
+        kept = tuple(ranking[:middle])
+        try:
+            bundle, count = _with_float(network, quantiser, plan, out, say, kept), middle
+        except GateError as error:
+            say(str(error))
+            refused = middle
+    return bundle
+
+
+def _with_float(
+    network: FloatNetwork,
+    quantiser: Quantiser,
+    plan: Plan,
+    out: Path,
+    say: Say,
+    kept: tuple[Layer, ...],
+) -> Bundle:
+    """One trial: these layers in float, all others as INT8."""
+    names = tuple(layer.layer for layer in kept)
+    if kept:
+        say(f"leaving {len(kept)} layers in float: {', '.join(names)}")
+    graph = quantiser.write(quantiser.places(names))
+    return _build(network, graph, plan, out, say, quantiser.record(kept))
 
 
 def _build(
@@ -133,14 +164,13 @@ def _build(
     plan: Plan,
     out: Path,
     say: Say,
-    quantiser: Quantiser | None,
-    keep: tuple[str, ...],
+    quantisation: Quantisation | None,
 ) -> Bundle:
     with writing_folder(out) as aside:
         manifest = dataclasses.replace(
             network.manifest,
             precision=plan.precision,
-            quantisation=quantiser.record(keep) if quantiser else None,
+            quantisation=quantisation,
             history=(
                 *network.manifest.history,
                 f"export --target {plan.target} --precision {plan.precision}",
@@ -181,22 +211,6 @@ def _gate(bundle: Bundle, frames: GateFrames, budget: Budget) -> Gate:
 def _labels(bundle: Bundle, images: np.ndarray) -> np.ndarray:
     with open_segmenter(bundle) as segmenter:
         return label(segmenter, images, bundle.manifest.input.batch)
-
-
-def _labels_by(network: FloatNetwork, quantiser: Quantiser, plan: Plan) -> Build:
-    def build(places: tuple[Place, ...], images: np.ndarray) -> np.ndarray:
-        with tempfile.TemporaryDirectory(prefix="edgeseg-") as temporary:
-            folder = Path(temporary)
-            few = dataclasses.replace(
-                network.gate, images=images, labels=np.empty(0, np.uint8), truth=None
-            )
-            bare = dataclasses.replace(network, gate=few)
-            bundle = build_folder(
-                quantiser.write(places), network.manifest, plan.target, bare, folder
-            )
-            return _labels(bundle, images)
-
-    return build
 
 
 def _failed(gate: Gate) -> str:

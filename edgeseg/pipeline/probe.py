@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -53,11 +55,19 @@ class Probe(ABC):
 
 def open_probe(engine: str, bundle: Bundle, *, threads: int, precision: str) -> Probe:
     """The probe of that engine for the network of a model folder."""
+    return probe_file(engine, bundle.network, threads=threads, precision=precision)
+
+
+def probe_file(
+    engine: str, network: Path, *, threads: int | None = None, precision: str = "f32"
+) -> Probe:
+    """The probe of that engine for a file that the engine opens; all cores by default."""
     if engine not in PROBES:
         raise UsageError(f"engine '{engine}' can't be probed.{guess(engine, PROBES)}")
     module, _, attribute = PROBES[engine].partition(":")
     kind = getattr(importlib.import_module(module), attribute)
-    probe: Probe = kind(bundle.network, threads=threads, precision=precision)
+    cores = threads or len(os.sched_getaffinity(0))
+    probe: Probe = kind(network, threads=cores, precision=precision)
     return probe
 
 

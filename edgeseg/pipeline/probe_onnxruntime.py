@@ -34,8 +34,9 @@ class OnnxRuntimeProbe(Probe):
         """As `Probe.run`."""
         session = self._session(cut(self._model, frames[0], tensors))
         asked = list(tensors)
+        read = [i.name for i in session.get_inputs()]
         try:
-            results = [session.run(asked, dict(frame)) for frame in frames]
+            results = [session.run(asked, {n: frame[n] for n in read}) for frame in frames]
         except Exception as error:
             raise EngineError(f"onnxruntime: inference failed: {error}") from error
         return [dict(zip(asked, values, strict=True)) for values in results]
@@ -45,6 +46,7 @@ class OnnxRuntimeProbe(Probe):
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             return onnxruntime.InferenceSession(
                 model.SerializeToString(), options, providers=["CPUExecutionProvider"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,14 +19,12 @@ from edgeseg.calibration.ranges import (
     network_sha256,
     preprocessing_sha256,
 )
-from edgeseg.calibration.sensitivity import rank_layers
+from edgeseg.calibration.sensitivity import Layer, reason
 from edgeseg.dataset import Dataset
 from edgeseg.errors import UsageError
-from edgeseg.labels import IGNORE
 from edgeseg.pipeline.floats import FloatNetwork, name, prepared
 from edgeseg.pipeline.plan import Say
 
-RANKING_FRAMES = 6
 DEPARTS = 0.3
 """Relative error (norm of the difference over norm) from which a tensor counts as departed."""
 
@@ -47,8 +44,8 @@ class Quantiser:
         """The Q/DQ graph at the export's batch size."""
         return write_qdq(self.network.graph, places, self.table.ranges)
 
-    def record(self, keep_float: tuple[str, ...]) -> Quantisation:
-        """What the manifest says of it."""
+    def record(self, kept: tuple[Layer, ...] = ()) -> Quantisation:
+        """What the manifest says of it; `kept` are the layers that stay in float."""
         return Quantisation(
             method=self.table.method,
             scheme="int8 symmetric: weights per output channel, activations per tensor",
@@ -56,8 +53,9 @@ class Quantiser:
             frames_sha256=self.table.frames_sha256,
             network_sha256=self.table.network_sha256,
             source=self.table.source,
-            float_layers=keep_float,
+            float_layers=tuple(layer.layer for layer in kept),
             convolutions=len(self.places()),
+            float_why={layer.layer: reason(layer) for layer in kept},
         )
 
 
@@ -84,22 +82,6 @@ def check_table(network: FloatNetwork, table: RangeTable, where: Path) -> RangeT
     """The table itself if it was made for this network and preprocessing."""
     table.check(network_sha256(network.single), preprocessing_sha256(network.spec), str(where))
     return table
-
-
-Build = Callable[[tuple[Place, ...], np.ndarray], np.ndarray]
-"""(placement, images) -> labels by the target's own engine."""
-
-
-def ranked_layers(quantiser: Quantiser, build: Build, say: Say) -> list[str]:
-    """The layers in the order in which they should return to float."""
-    frames = quantiser.network.gate
-    some = np.linspace(0, len(frames) - 1, RANKING_FRAMES).round().astype(int)
-    images, reference = frames.images[some], frames.labels[some]
-    places = quantiser.places()
-    say(f"ranking {len(places)} layers by the labels that change when each alone is INT8")
-    seen = reference != IGNORE
-    ranking = rank_layers(places, lambda chosen: build(chosen, images)[seen], reference[seen])
-    return [layer for layer, _ in ranking]
 
 
 def first_departure(quantiser: Quantiser, keep_float: tuple[str, ...]) -> str:

@@ -12,11 +12,11 @@ from networks import SIZE, SPEC, checkpoint, frames, labels_of, silent
 from test_foreign import foreign
 
 from edgeseg.bundle import Bundle, InputSpec, read_bundle, read_manifest
+from edgeseg.calibration.sensitivity import Layer
 from edgeseg.errors import BundleError, EngineError, GateError, GraphError, UsageError
 from edgeseg.export.gate import Budget
 from edgeseg.labels import IGNORE
 from edgeseg.models import MODELS
-from edgeseg.pipeline import model as pipeline
 from edgeseg.pipeline.export import choose_frames, export, export_network
 from edgeseg.pipeline.floats import gate_inputs, make_float, split_frames
 from edgeseg.pipeline.model import check_size, find_model, open_model, resized
@@ -25,8 +25,8 @@ from edgeseg.pipeline.quantise import (
     Quantiser,
     check_table,
     first_departure,
-    ranked_layers,
 )
+from edgeseg.pipeline.sensitivity import ranked_layers
 from edgeseg.runtime.engine import EngineOptions
 
 pytestmark = [pytest.mark.rooms, pytest.mark.usefixtures("one_thread", "remembered")]
@@ -274,6 +274,7 @@ def test_the_broken_layer_alone_returns_to_float(judged, usual_drop, tmp_path):
     )
     quantisation = bundle.manifest.quantisation
     assert quantisation.float_layers == (LAYER,)
+    assert quantisation.float_why[LAYER].startswith("alone in INT8 it changes ")
     assert quantisation.convolutions == len(judged.places())
     assert bundle.manifest.gate.state == "passed"
     assert f"leaving 1 layers in float: {LAYER}" in said
@@ -304,13 +305,33 @@ def test_the_share_is_a_limit(judged, usual_drop, tmp_path):
 
 
 def test_the_ranking_puts_the_broken_layers_first(judged):
-    from edgeseg.pipeline.export import _labels_by
-
     both = broken(judged, LAYER, OTHER)
-    build = _labels_by(both.network, both, Plan("onnxruntime", "int8"))
-    ranking = ranked_layers(both, build, silent)
+    ranking = [layer.layer for layer in ranked_layers(both, "onnxruntime", silent)]
     assert set(ranking[:2]) == {LAYER, OTHER}
     assert sorted(ranking) == sorted(p.layer for p in both.places())
+
+
+@pytest.mark.parametrize("needed", range(6))
+def test_the_fewest_layers_that_pass_stay_in_float(judged, monkeypatch, tmp_path, needed):
+    """A gate that wants `needed` layers in float: 0, 1, 2, 4 are tried, then what lies between."""
+    tried: list[int] = []
+
+    def trial(network, quantiser, plan, out, say, kept):
+        tried.append(len(kept))
+        if len(kept) < needed:
+            raise GateError("gate failed")
+        return [layer.layer for layer in kept]
+
+    ranking = [Layer(p.layer, 1.0, 9.0, 0.0, 0.1) for p in judged.places()[:8]]
+    monkeypatch.setattr("edgeseg.pipeline.export._with_float", trial)
+    monkeypatch.setattr("edgeseg.pipeline.export.ranked_layers", lambda *_: ranking)
+    plan = Plan("onnxruntime", "int8", max_float_share=1.0)
+    kept = export_network(judged.network, judged, plan, tmp_path / "out", silent)
+    assert kept == [layer.layer for layer in ranking[:needed]]
+    assert tried == {
+        0: [0], 1: [0, 1], 2: [0, 1, 2], 3: [0, 1, 2, 4, 3], 4: [0, 1, 2, 4, 3],
+        5: [0, 1, 2, 4, 8, 6, 5],
+    }[needed]  # fmt: skip
 
 
 def test_the_first_departure_is_behind_the_broken_layer(judged):

@@ -33,7 +33,6 @@ from edgeseg.calibration.ranges import (
     read_table,
     write_table,
 )
-from edgeseg.calibration.sensitivity import rank_layers
 from edgeseg.errors import BundleError, UsageError
 
 pytestmark = pytest.mark.unit
@@ -453,26 +452,3 @@ def test_a_table_that_is_not_there(tmp_path):
         read_table(tmp_path / "no.json")
     with pytest.raises(BundleError, match="is no range table"):
         read_table(tmp_path)
-
-
-# Sensitivity
-
-
-def test_layers_are_ranked_by_the_labels_they_change():
-    from edgeseg.calibration.placement import Place
-
-    places = tuple(Place(n, f"{n}.in", f"{n}.w", 0) for n in ("a", "b", "c"))
-    reference = np.zeros((1, 10, 10), np.uint8)
-    wrong = {"a": 2, "b": 31, "c": 7}
-    steps = []
-
-    def labels(chosen):
-        (place,) = chosen
-        result = reference.copy()
-        result.reshape(-1)[: wrong[place.layer]] = 1
-        return result
-
-    ranking = rank_layers(places, labels, reference, lambda *done: steps.append(done))
-    assert [name for name, _ in ranking] == ["b", "c", "a"]
-    assert [loss for _, loss in ranking] == pytest.approx([31, 7, 2])
-    assert steps == [(1, 3), (2, 3), (3, 3)]

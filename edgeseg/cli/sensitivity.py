@@ -1,0 +1,137 @@
+"""`edgeseg sensitivity`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeseg.calibration.calibrators import METHODS
+from edgeseg.cli.output import add_foreign, add_json, positive, print_json, progress
+from edgeseg.export.targets import EXPORTERS
+from edgeseg.frame import FITS, parse_size
+from edgeseg.pipeline.plan import GATE_FRAMES, METHOD, Source
+
+if TYPE_CHECKING:
+    from edgeseg.calibration.sensitivity import Layer, Loss
+    from edgeseg.pipeline.sensitivity import Sensitivity
+
+EXAMPLE = (
+    "edgeseg sensitivity espnet_camvid --data camvid:../shared/data/camvid --size 256x512 "
+    "--out runs/sensitivity"
+)
+PICTURE, RESULT = "sensitivity.png", "sensitivity.json"
+SHOWN = 20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="name, checkpoint folder or .onnx file")
+    parser.add_argument(
+        "--data", required=True, metavar="KIND:PATH", help="frames: its train split"
+    )
+    parser.add_argument(
+        "--target", default="onnxruntime", choices=EXPORTERS, help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--size", type=parse_size, metavar="HxW", help="height and width (default: the model's own)"
+    )
+    parser.add_argument("--fit", choices=FITS, help="how frames of another shape fit")
+    parser.add_argument(
+        "--frames",
+        type=positive,
+        default=GATE_FRAMES,
+        metavar="N",
+        help="frames for mIoU, at least 20, none of the calibration (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--confirm",
+        type=positive,
+        default=8,
+        metavar="N",
+        help="the worst layers that get their mIoU (default: %(default)s)",
+    )
+    parser.add_argument("--calib", type=Path, metavar="TABLE", help="ranges by 'calibrate'")
+    parser.add_argument("--method", choices=METHODS, default=METHOD, help="default: %(default)s")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help=f"write {PICTURE} and {RESULT} there"
+    )
+    parser.add_argument("--threads", type=positive, help="CPU threads (default: all cores)")
+    add_foreign(parser)
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from edgeseg.disk import write_json
+    from edgeseg.picture import save_image
+    from edgeseg.pipeline.sensitivity import Asked, sensitivity
+    from edgeseg.pipeline.sensitivity_picture import bars
+
+    source = Source(
+        args.model,
+        args.size,
+        args.fit,
+        args.input_order,
+        classes=args.classes,
+        mean=args.mean,
+        std=args.std,
+    )
+    asked = Asked(
+        source,
+        args.data,
+        args.target,
+        args.method,
+        args.calib,
+        args.frames,
+        args.confirm,
+        args.threads,
+    )
+    with progress("layers") as step:
+        result = sensitivity(asked, _say, step)
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+        save_image(args.out / PICTURE, bars(result))
+        write_json(args.out / RESULT, result.to_dict())
+    print_json(args.json, result.to_dict())
+    if args.json != "-":
+        print(text(result))
+        if args.out:
+            print(f"written: {args.out / PICTURE}, {args.out / RESULT}")
+    return 0
+
+
+def text(result: Sensitivity) -> str:
+    """The table for people: the worst layers."""
+    shown = result.layers[:SHOWN]
+    width = max(map(len, (layer.layer for layer in shown)))
+    head = (
+        f"{result.model}, {result.target}: all {len(result.layers)} layers in INT8 change "
+        f"{result.changed:.2f} % of the labels; mIoU {result.miou_float:.2f} falls by "
+        f"{result.whole.miou:.2f}, {_worst(result.whole)} ({result.against}, {result.frames} "
+        f"frames of {result.source})"
+    )
+    titles = f"{'':<{width}}  changed  regained    SNR    MACs"
+    return "\n".join([head, "", titles, *(_row(layer, width) for layer in shown)])
+
+
+def _row(layer: Layer, width: int) -> str:
+    line = (
+        f"{layer.layer:<{width}}  {layer.changed:5.2f} %  {layer.regained:+6.2f} %  "
+        f"{layer.snr_db:4.1f} dB  {100 * layer.macs:4.1f} %"
+    )
+    if layer.alone and layer.without:
+        line += (
+            f"  mIoU alone {-layer.alone.miou:+.2f} ({_worst(layer.alone)}), all but it "
+            f"{-layer.without.miou:+.2f}"
+        )
+    return line
+
+
+def _worst(loss: Loss) -> str:
+    if loss.worst_class is None or loss.worst_class_drop is None:
+        return "no class known"
+    return f"{loss.worst_class} {0.0 - loss.worst_class_drop:+.2f}"
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

@@ -100,10 +100,13 @@ METHODS: dict[str, Callable[[Histogram], float]] = {
     "entropy": entropy,
     "mse": mse,
 }
+AUTO = "auto"
+"""Not a calibrator: the one of them that loses least, tensor by tensor (calibration/choose.py)."""
+CHOICES = (*METHODS, AUTO)
 
 
 def method(name: str) -> Callable[[Histogram], float]:
     """The calibrator of that name."""
     if name not in METHODS:
-        raise UsageError(f"unknown calibration method '{name}'.{guess(name, METHODS)}")
+        raise UsageError(f"unknown calibration method '{name}'.{guess(name, CHOICES)}")
     return METHODS[name]

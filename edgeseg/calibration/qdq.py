@@ -7,7 +7,7 @@ quantised readers share; so do convolutions of one weight.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -23,9 +23,15 @@ SMALLEST = 1e-9
 
 
 def write_qdq(
-    model: onnx.ModelProto, places: tuple[Place, ...], ranges: Mapping[str, float]
+    model: onnx.ModelProto,
+    places: tuple[Place, ...],
+    ranges: Mapping[str, float],
+    offsets: Mapping[str, Sequence[float]] | None = None,
 ) -> onnx.ModelProto:
-    """A copy of `model` with Q/DQ at `places`; `ranges` is the largest magnitude of each tensor."""
+    """A copy of `model` with Q/DQ at `places`; `ranges` is the largest magnitude of each tensor.
+
+    `offsets` are taken off the biases of quantised layers, by name.
+    """
     quantised = onnx.ModelProto()
     quantised.CopyFrom(model)
     graph = quantised.graph
@@ -44,6 +50,8 @@ def write_qdq(
                 nodes.append(weights[place.weight])
             node.input[0] = opened[place.activation][1].output[0]
             node.input[1] = weights[place.weight].output[0]
+            if offsets and place.layer in offsets:
+                _shift_bias(graph, node, offsets[place.layer], constants)
         nodes.append(node)
         for output in node.output:
             nodes.extend(opened.get(output, ()))
@@ -98,6 +106,21 @@ def _weight(graph: onnx.GraphProto, place: Place, weight: np.ndarray) -> onnx.No
         graph.initializer.append(numpy_helper.from_array(array, name))
     dq = f"{place.weight}/dq"
     return helper.make_node("DequantizeLinear", names, [dq], name=dq, axis=place.axis)
+
+
+def _shift_bias(
+    graph: onnx.GraphProto,
+    node: onnx.NodeProto,
+    offset: Sequence[float],
+    constants: Mapping[str, np.ndarray],
+) -> None:
+    """Take `offset` off the bias of `node`, which gets one of its own."""
+    bias = -np.asarray(offset, np.float64)
+    if len(node.input) > 2 and node.input[2]:
+        bias = constants[node.input[2]] + bias
+    name = f"{node.name}/bias"
+    graph.initializer.append(numpy_helper.from_array(bias.astype(np.float32), name))
+    node.input[:] = [*node.input[:2], name]
 
 
 def _drop_unread(graph: onnx.GraphProto) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,22 @@ import numpy as np
 import onnx
 
 from edgeseg.bundle import InputSpec
-from edgeseg.calibration.calibrators import method as find_method
-from edgeseg.calibration.histogram import Histogram
+from edgeseg.calibration.bias import Offsets
+from edgeseg.calibration.rescale import Factors
 from edgeseg.disk import write_json
 from edgeseg.errors import BundleError, EdgesegError
 from edgeseg.recipe import from_table
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
 class RangeTable:
-    """`ranges` holds magnitudes by tensor name; the hashes say for which network and frames."""
+    """`ranges` holds magnitudes by tensor name; the hashes say for which network and frames.
+
+    `factors` are what the channels of a tensor are divided by before (calibration/rescale.py),
+    by tensor; `offsets` what INT8 adds to the means of a layer's outputs (calibration/bias.py).
+    """
 
     method: str
     network_sha256: str
@@ -34,6 +38,8 @@ class RangeTable:
     frames: int
     source: str
     ranges: dict[str, float]
+    factors: Factors = field(default_factory=dict)
+    offsets: Offsets = field(default_factory=dict)
     schema: int = SCHEMA
 
     def check(self, network: str, preprocessing: str, where: str) -> None:
@@ -50,15 +56,21 @@ class RangeTable:
 
 
 class FramesDigest:
-    """Hashes frames while they pass, independent of their order."""
+    """Hashes frames while they pass, whatever their order, and keeps the first few by hash."""
 
-    def __init__(self) -> None:
+    def __init__(self, keep: int = 0) -> None:
         self._digests: list[bytes] = []
+        self._keep = keep
+        self._kept: dict[bytes, np.ndarray] = {}
 
     def watch(self, images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """The same images."""
         for image in images:
-            self._digests.append(hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest())
+            digest = hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest()
+            self._digests.append(digest)
+            self._kept[digest] = image
+            while len(self._kept) > self._keep:
+                del self._kept[max(self._kept)]
             yield image
 
     def __len__(self) -> int:
@@ -68,27 +80,9 @@ class FramesDigest:
         """sha256 of the sorted digests."""
         return hashlib.sha256(b"".join(sorted(self._digests))).hexdigest()
 
-
-def make_table(
-    histograms: Mapping[str, Histogram],
-    method: str,
-    *,
-    model: onnx.ModelProto,
-    spec: InputSpec,
-    frames: FramesDigest,
-    source: str,
-) -> RangeTable:
-    """Histograms -> ranges by the calibrator named `method`."""
-    calibrator = find_method(method)
-    return RangeTable(
-        method,
-        network_sha256(model),
-        preprocessing_sha256(spec),
-        frames.hexdigest(),
-        len(frames),
-        source,
-        {name: calibrator(histogram) for name, histogram in histograms.items()},
-    )
+    def kept(self) -> list[np.ndarray]:
+        """The `keep` images with the smallest hashes, in the order of those."""
+        return [self._kept[digest] for digest in sorted(self._kept)]
 
 
 def network_sha256(model: onnx.ModelProto) -> str:
@@ -124,7 +118,20 @@ def read_table(path: Path) -> RangeTable:
         table = from_table(RangeTable, content, str(path))
     except EdgesegError as error:
         raise BundleError(f"{error}; calibrate again") from error
+    _check_numbers(table, path)
+    return table
+
+
+def _check_numbers(table: RangeTable, path: Path) -> None:
     bad = [k for k, v in table.ranges.items() if not (np.isfinite(v) and v >= 0)]
     if bad:
         raise BundleError(f"{path}: range of '{bad[0]}' is {table.ranges[bad[0]]}; calibrate again")
-    return table
+    for what, numbers, good in (
+        ("factors", table.factors, lambda v: np.isfinite(v) & (v > 0)),
+        ("offsets", table.offsets, np.isfinite),
+    ):
+        for key, values in numbers.items():
+            if not np.all(good(np.asarray(values))):
+                raise BundleError(
+                    f"{path}: {what} of '{key}' are no usable numbers; calibrate again"
+                )

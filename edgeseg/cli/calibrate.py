@@ -7,7 +7,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from edgeseg.calibration.calibrators import METHODS
+from edgeseg.calibration.calibrators import CHOICES
 from edgeseg.cli.output import add_foreign, add_json, positive, print_json
 from edgeseg.frame import FITS, parse_size
 from edgeseg.pipeline.plan import CALIBRATION_FRAMES, METHOD, Source
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--size", type=parse_size, metavar="HxW", help="height and width (default: the model's own)"
     )
     parser.add_argument("--fit", choices=FITS, help="how frames of another shape fit")
-    parser.add_argument("--method", choices=METHODS, default=METHOD, help="default: %(default)s")
+    parser.add_argument("--method", choices=CHOICES, default=METHOD, help="default: %(default)s")
     parser.add_argument(
         "--frames",
         type=positive,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeseg.bundle import PRECISIONS, Bundle
-from edgeseg.calibration.calibrators import METHODS
+from edgeseg.calibration.calibrators import CHOICES
 from edgeseg.cli.output import add_foreign, add_json, amount, positive, print_json
 from edgeseg.export.gate import Budget
 from edgeseg.export.targets import EXPORTERS
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--method",
         default=METHOD,
-        choices=METHODS,
+        choices=CHOICES,
         help="calibrator for int8 (default: %(default)s)",
     )
     parser.add_argument(

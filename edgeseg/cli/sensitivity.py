@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeseg.calibration.calibrators import METHODS
+from edgeseg.calibration.calibrators import CHOICES
 from edgeseg.cli.output import add_foreign, add_json, positive, print_json, progress
 from edgeseg.export.targets import EXPORTERS
 from edgeseg.frame import FITS, parse_size
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the worst layers that get their mIoU (default: %(default)s)",
     )
     parser.add_argument("--calib", type=Path, metavar="TABLE", help="ranges by 'calibrate'")
-    parser.add_argument("--method", choices=METHODS, default=METHOD, help="default: %(default)s")
+    parser.add_argument("--method", choices=CHOICES, default=METHOD, help="default: %(default)s")
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help=f"write {PICTURE} and {RESULT} there"
     )

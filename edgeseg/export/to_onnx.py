@@ -64,6 +64,7 @@ class Deployed(nn.Module):
 
     mean: torch.Tensor
     scale: torch.Tensor
+    reverse: torch.Tensor
 
     def __init__(self, network: Network, bundle: Bundle, order: str, scores: bool) -> None:
         super().__init__()
@@ -71,6 +72,7 @@ class Deployed(nn.Module):
         self.network = network
         self.swap = order != spec.order
         self.scores = scores
+        self.register_buffer("reverse", torch.tensor([2, 1, 0]))
         self.register_buffer("mean", torch.tensor(spec.mean).reshape(1, 3, 1, 1))
         self.register_buffer("scale", 1.0 / torch.tensor(spec.std).reshape(1, 3, 1, 1))
 
@@ -78,7 +80,7 @@ class Deployed(nn.Module):
         """Cast, transpose, normalise, run; argmax unless scores are asked for."""
         channels = image.float().permute(0, 3, 1, 2)
         if self.swap:
-            channels = channels[:, [2, 1, 0]]
+            channels = channels.index_select(1, self.reverse)
         normal = (channels - self.mean) * self.scale
         if self.scores:
             return self.network.scores(normal)

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import onnx
 
 from edgeseg.bundle import Quantisation
-from edgeseg.calibration.observe import Observer, observe
-from edgeseg.calibration.placement import Place, placement, tensors
+from edgeseg.calibration.bias import find_offsets
+from edgeseg.calibration.choose import find_ranges
+from edgeseg.calibration.observe import Observer
+from edgeseg.calibration.pixels import read_pixels
+from edgeseg.calibration.placement import Place, placement
+from edgeseg.calibration.prepare import prepare
 from edgeseg.calibration.qdq import write_qdq
 from edgeseg.calibration.ranges import (
     FramesDigest,
     RangeTable,
-    make_table,
     network_sha256,
     preprocessing_sha256,
 )
+from edgeseg.calibration.rescale import find_factors, find_sources, measure, rescale
 from edgeseg.calibration.sensitivity import Layer, reason
 from edgeseg.dataset import Dataset
 from edgeseg.errors import UsageError
 from edgeseg.pipeline.floats import FloatNetwork, name, prepared
 from edgeseg.pipeline.plan import Say
 
+CORRECTION_FRAMES = 8
+"""Calibration frames on which the means of layers are corrected."""
 DEPARTS = 0.3
 """Relative error (norm of the difference over norm) from which a tensor counts as departed."""
 
@@ -36,13 +44,25 @@ class Quantiser:
     network: FloatNetwork
     table: RangeTable
 
+    @cached_property
+    def single(self) -> onnx.ModelProto:
+        """The float graph that the ranges are of, for one frame."""
+        return prepare(self.network.single, self.table.factors)
+
+    @cached_property
+    def graph(self) -> onnx.ModelProto:
+        """The same at the export's batch size."""
+        if self.network.graph is self.network.single:
+            return self.single
+        return prepare(self.network.graph, self.table.factors)
+
     def places(self, keep_float: tuple[str, ...] = ()) -> tuple[Place, ...]:
         """The placement without the layers that stay in float."""
-        return placement(self.network.single, keep_float)
+        return placement(self.single, keep_float)
 
     def write(self, places: tuple[Place, ...]) -> onnx.ModelProto:
         """The Q/DQ graph at the export's batch size."""
-        return write_qdq(self.network.graph, places, self.table.ranges)
+        return write_qdq(self.graph, places, self.table.ranges, self.table.offsets)
 
     def record(self, kept: tuple[Layer, ...] = ()) -> Quantisation:
         """What the manifest says of it; `kept` are the layers that stay in float."""
@@ -60,22 +80,34 @@ class Quantiser:
 
 
 def calibrate(network: FloatNetwork, frames: Dataset, method: str, say: Say) -> RangeTable:
-    """Frames of a data set -> range table, in one pass."""
-    digest = FramesDigest()
-    images = digest.watch(prepared(sample.image, network.spec) for sample in frames)
-    asked = tensors(placement(network.single))
-    if not asked:
+    """Frames of a data set -> range table, in two passes: magnitudes of channels, then ranges."""
+    if not placement(network.single):
         raise UsageError(f"{network.manifest.name} has no convolution that INT8 could take")
-    histograms = observe(network.single, asked, images)
-    say(f"calibrated {len(asked)} tensors on {len(digest)} frames of {name(frames)} ({method})")
-    return make_table(
-        histograms,
+    digest = FramesDigest(keep=CORRECTION_FRAMES)
+    pixels = read_pixels(network.single)
+    sources = find_sources(pixels)
+    magnitudes = measure(pixels, sources, digest.watch(_images(network, frames)))
+    factors = find_factors(pixels, sources, magnitudes)
+    graph = rescale(pixels, factors)
+    places = placement(graph)
+    ranges = find_ranges(graph, places, method, _images(network, frames), digest.kept())
+    offsets = find_offsets(graph, places, ranges, digest.kept())
+    say(f"calibrated {len(ranges)} tensors on {len(digest)} frames of {name(frames)} ({method})")
+    return RangeTable(
         method,
-        model=network.single,
-        spec=network.spec,
-        frames=digest,
-        source=name(frames),
+        network_sha256(network.single),
+        preprocessing_sha256(network.spec),
+        digest.hexdigest(),
+        len(digest),
+        name(frames),
+        ranges,
+        factors,
+        offsets,
     )
+
+
+def _images(network: FloatNetwork, frames: Dataset) -> Iterator[np.ndarray]:
+    return (prepared(sample.image, network.spec) for sample in frames)
 
 
 def check_table(network: FloatNetwork, table: RangeTable, where: Path) -> RangeTable:
@@ -88,9 +120,9 @@ def first_departure(quantiser: Quantiser, keep_float: tuple[str, ...]) -> str:
     """`"tensor 'x' (relative error 0.42)"`: the first in the graph past DEPARTS, else the worst."""
     single = replace(quantiser.network, graph=quantiser.network.single)
     quantised = replace(quantiser, network=single).write(quantiser.places(keep_float))
-    names = [n.output[0] for n in quantiser.network.single.graph.node[:-2]]
+    names = [n.output[0] for n in quantiser.single.graph.node[:-2]]
     image = quantiser.network.gate.images[:1]
-    floats = Observer(quantiser.network.single, names).run(image)
+    floats = Observer(quantiser.single, names).run(image)
     int8s = Observer(quantised, names).run(image)
     errors = {n: _relative(floats[n], int8s[n]) for n in names}
     departed = next(

@@ -137,7 +137,7 @@ class Trials:
         asked = list(dict.fromkeys([self._output, self._scores]))
         layers = []
         with self._probe(()) as before, self._probe(self.places) as behind:
-            floats, int8s = (Prefix(self._network.single, p, images) for p in (before, behind))
+            floats, int8s = (Prefix(self._quantiser.single, p, images) for p in (before, behind))
             scores = [r[self._scores] for r in before.run(floats.values, [self._scores])]
             whole = self._changed(behind.run(int8s.values, [self._output]), reference)
             for done, place in enumerate(self.places, start=1):

@@ -337,8 +337,8 @@ def test_the_fewest_layers_that_pass_stay_in_float(judged, monkeypatch, tmp_path
 def test_the_first_departure_is_behind_the_broken_layer(judged):
     """What reads the clipped tensor departs first; with that layer in float, nothing does."""
     one = broken(judged, OTHER)
-    assert first_departure(one, ()).startswith(f"tensor '{OTHER}' (relative error 0.9")
-    assert f"'{OTHER}'" not in first_departure(one, (OTHER,))
+    assert first_departure(one, ()).startswith(f"tensor '{OTHER}/scaled' (relative error 0.9")
+    assert f"'{OTHER}/" not in first_departure(one, (OTHER,))
 
 
 def test_int8_without_a_table(networks, tmp_path):

@@ -136,7 +136,7 @@ def test_a_file_that_is_no_model(verb, data, tmp_path, refused):
          "of 8; 63x96 is not. The nearest is 64x96"),
         (["--size", "0x96"], "size '0x96' is not HEIGHTxWIDTH, such as 512x1024"),
         (["--batch", "0"], "export: argument --batch: '0' is no positive integer. See 'edgeseg"),
-        (["--method", "entropy"], "export: argument --method: invalid choice: 'entropy' (choose"),
+        (["--method", "kl"], "export: argument --method: invalid choice: 'kl' (choose"),
         (["--max-miou-drop", "nan"], "export: argument --max-miou-drop: 'nan' is no number of at "),
         (["--max-float-share", "2"], "--max-float-share is 2.0; expected 0 to 1"),
         (["--calibrate", "x"], "export: unrecognized arguments: --calibrate x. See 'edgeseg exp"),
@@ -492,7 +492,7 @@ def test_out_is_a_file_or_holds_other_things(verb, model, data, tmp_path, refuse
 INTERRUPTED = {
     "eval": "edgeseg.runtime.segmenter.prepare",
     "export": "edgeseg.pipeline.export.judge",
-    "calibrate": "edgeseg.pipeline.quantise.make_table",
+    "calibrate": "edgeseg.pipeline.quantise.find_ranges",
     "bench": "edgeseg.pipeline.floats.prepare",
 }
 

@@ -64,8 +64,8 @@ def test_the_prefix_changes_no_number(broken, measured):
     worst = layers[0]
     alone = tuple(p for p in trials.places if p.layer == LAYER)
     rest = tuple(p for p in trials.places if p.layer != LAYER)
-    assert worst.changed == pytest.approx(changed(alone), abs=0.05)
-    assert worst.regained == pytest.approx(whole - changed(rest), abs=0.05)
+    assert worst.changed == pytest.approx(changed(alone), abs=0.15)
+    assert worst.regained == pytest.approx(whole - changed(rest), abs=0.15)
 
 
 def test_miou_confirms(measured):

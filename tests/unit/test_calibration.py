@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 
@@ -27,7 +28,6 @@ from edgeseg.calibration.histogram import BINS, Histogram
 from edgeseg.calibration.ranges import (
     FramesDigest,
     RangeTable,
-    make_table,
     network_sha256,
     preprocessing_sha256,
     read_table,
@@ -338,18 +338,17 @@ def table() -> RangeTable:
     digest = FramesDigest()
     for _ in digest.watch([np.zeros((2, 2, 3), np.uint8), np.ones((2, 2, 3), np.uint8)]):
         pass
-    histograms = {"conv1": counted([1.0, -2.5]), "conv2": counted([0.0])}
-    return make_table(
-        histograms, "minmax", model=graph(), spec=SPEC, frames=digest, source="camvid train"
+    return RangeTable(
+        "minmax",
+        network_sha256(graph()),
+        preprocessing_sha256(SPEC),
+        digest.hexdigest(),
+        len(digest),
+        "camvid train",
+        {"conv1": 2.5, "conv2": 0.0},
+        {"conv1": (1.0, 0.5)},
+        {"first": (-0.25, 0.0)},
     )
-
-
-def test_a_table_holds_what_binds_it():
-    made = table()
-    assert made.ranges == {"conv1": 2.5, "conv2": 0.0}
-    assert (made.method, made.frames, made.source) == ("minmax", 2, "camvid train")
-    assert made.network_sha256 == network_sha256(graph())
-    assert made.preprocessing_sha256 == preprocessing_sha256(SPEC)
 
 
 def test_a_table_round_trips(tmp_path):
@@ -415,6 +414,16 @@ def test_the_hash_of_frames_does_not_depend_on_their_order():
     assert digest(frames) != digest([*frames[:2], frames[1]])
 
 
+def test_the_frames_with_the_smallest_hashes_are_kept():
+    frames = [np.full((2, 2, 3), i, np.uint8) for i in range(9)]
+    digests = [hashlib.sha256(frame.tobytes()).digest() for frame in frames]
+    smallest = [frames[i] for i in sorted(range(9), key=digests.__getitem__)[:4]]
+    for order in (frames, frames[::-1]):
+        one = FramesDigest(keep=4)
+        assert len(list(one.watch(order))) == 9
+        np.testing.assert_array_equal(one.kept(), smallest)
+
+
 def written(tmp_path, **changes: object):
     path = tmp_path / "ranges.json"
     path.write_text(json.dumps(dataclasses.asdict(table()) | changes))
@@ -424,7 +433,9 @@ def written(tmp_path, **changes: object):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"schema": 2}, "is no range table of schema 1; calibrate again"),
+        ({"schema": 1}, "is no range table of schema 2; calibrate again"),
+        ({"factors": {"a": [1.0, 0.0]}}, "factors of 'a' are no usable numbers; calibrate again"),
+        ({"offsets": {"a": [math.nan]}}, "offsets of 'a' are no usable numbers; calibrate again"),
         ({"ranges": {"conv1": math.nan}}, "range of 'conv1' is nan; calibrate again"),
         ({"ranges": {"conv1": -1.0}}, "range of 'conv1' is -1.0; calibrate again"),
         ({"ranges": {"a": 1.0, "b": math.inf}}, "range of 'b' is inf; calibrate again"),

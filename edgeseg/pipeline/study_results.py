@@ -15,7 +15,7 @@ from edgeseg.dataset import Dataset, open_dataset
 from edgeseg.disk import write_json, writing_file
 from edgeseg.errors import TrainingError
 from edgeseg.metrics import RULE, ConfusionMatrix
-from edgeseg.picture import contact_sheet, overlay, save_image
+from edgeseg.picture import contact_sheet, encode_jpeg, overlay
 from edgeseg.pipeline.model import open_model
 from edgeseg.pipeline.study import Claim, Job, Say, Study
 from edgeseg.recipe import read_recipe
@@ -23,8 +23,10 @@ from edgeseg.runtime.engine import EngineOptions
 
 COUNTS = "frames.npz"
 RESULT, CURVES, OVERLAYS = "study.json", "curves.png", "overlays.jpg"
-PICTURES = 3
+PICTURES = 2
 """Frames in the picture of overlays, evenly spread."""
+QUALITY = 65
+"""Of that JPEG, which is kept in the repository."""
 
 
 def compare(
@@ -61,7 +63,8 @@ def compare(
     draw_runs(
         results / CURVES, {j.variant: read_log(j.folder / "log.csv") for j in finished}, study.title
     )
-    save_image(results / OVERLAYS, _overlays(path, finished))
+    with writing_file(results / OVERLAYS) as aside:
+        aside.write_bytes(encode_jpeg(_overlays(path, finished), QUALITY))
     return content
 
 

@@ -120,7 +120,7 @@ def measure(job: Job) -> dict[str, Any]:
     segmenter = _open(job, manifest)
     load_ms = (perf_counter() - begin) * 1e3
     with segmenter:
-        others = _Watch()
+        others = Watch()
         if manifest.input.batch == 1:
             latency, stages = _time_segmenter(segmenter, frames, job.rule)
         else:
@@ -147,7 +147,7 @@ def measure(job: Job) -> dict[str, Any]:
         }
 
 
-class _Watch:
+class Watch:
     """How many cores other programs kept busy between its making and `stop`."""
 
     cores: float | None = None

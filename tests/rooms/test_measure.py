@@ -174,10 +174,10 @@ def test_what_others_used_meanwhile(monkeypatch):
     clock, own = iter([10.0, 15.0, 0.0, 0.5]), iter([1.0, 4.0, 0.0])
     monkeypatch.setattr(room, "perf_counter", lambda: next(clock))
     monkeypatch.setattr(room, "process_time", lambda: next(own))
-    watch = room._Watch()
+    watch = room.Watch()
     watch.stop()
     assert watch.cores == 0.8  # 7 s busy, 3 of them our own, in 5 s
-    short = room._Watch()
+    short = room.Watch()
     short.stop()
     assert short.cores is None
 

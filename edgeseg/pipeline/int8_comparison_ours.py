@@ -1,0 +1,85 @@
+"""Our own way to INT8 with the arguments that the INT8 comparison gives to every method.
+
+`python -m edgeseg.pipeline.int8_comparison_ours --network FOLDER/network.onnx --frames F.npy
+--gate FOLDER/gate/frames.npz --out OUT.onnx [--method mse]`: FOLDER is a float engine folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from edgeseg.bundle import Bundle, read_bundle
+from edgeseg.dataset import Dataset, Sample
+from edgeseg.disk import write_json, writing_file
+from edgeseg.errors import EdgesegError
+from edgeseg.export.gate import read_frames
+from edgeseg.graph import read_graph
+from edgeseg.pipeline.floats import FloatNetwork
+from edgeseg.pipeline.plan import METHOD
+from edgeseg.pipeline.quantise import Quantiser, calibrate
+
+LABELS = "labels.npy"
+"""Beside the frames: their labels, (N, h, w) uint8."""
+
+
+def read_network(bundle: Bundle) -> FloatNetwork:
+    """The float network of an engine folder for ONNX Runtime, as it was exported."""
+    graph = read_graph(bundle.network)
+    decode = {}
+    if "decode.npz" in bundle.manifest.files:
+        with np.load(bundle.path("decode.npz")) as arrays:
+            decode = {"weight": arrays["weight"], "bias": arrays["bias"]}
+    return FloatNetwork(graph, graph, bundle.manifest, read_frames(bundle), decode)
+
+
+def prepared_frames(frames: Path, network: FloatNetwork) -> Dataset:
+    """Frames that are as the network takes them already, as a data set of RGB frames."""
+    images, labels = np.load(frames, mmap_mode="r"), np.load(frames.with_name(LABELS))
+    names = tuple(f"frame-{i}" for i in range(len(images)))
+    swap = network.spec.order != "rgb"
+
+    def read(index: int) -> Sample:
+        image = images[index, ..., ::-1] if swap else images[index]
+        return Sample(names[index], np.ascontiguousarray(image), labels[index])
+
+    source, _, split = network.gate.source.partition(" ")
+    return Dataset(f"{source}:", split, network.manifest.table, names, read)
+
+
+def quantise(network: Path, frames: Path, out: Path, method: str) -> None:
+    """Write the Q/DQ graph with all convolutions in INT8."""
+    float_network = read_network(read_bundle(network.parent))
+    dataset = prepared_frames(frames, float_network)
+    table = calibrate(float_network, dataset, method, print)
+    quantiser = Quantiser(float_network, table)
+    with writing_file(out) as aside:
+        onnx.save(quantiser.write(quantiser.places()), aside)
+    write_json(out.with_suffix(".json"), {"versions": {}})
+
+
+def main(words: list[str]) -> int:
+    """Run one command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m edgeseg.pipeline.int8_comparison_ours", description=__doc__
+    )
+    parser.add_argument("--network", type=Path, required=True)
+    parser.add_argument("--frames", type=Path, required=True)
+    parser.add_argument("--gate", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--method", default=METHOD)
+    args = parser.parse_args(words)
+    try:
+        quantise(args.network, args.frames, args.out, args.method)
+    except EdgesegError as error:
+        print(f"edgeseg: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,6 +1,6 @@
 """DUpsampling on any host (Tian et al., CVPR 2019, arXiv 1903.02120).
 
-The host's deepest features, with low-level ones pooled to the same lowest resolution, become 64 or
+The host's deepest features, with low-level ones brought to the same lowest resolution, become 64 or
 128 scores per cell; one frozen matrix W turns each cell's scores into r x r pixels of class scores.
 W is the basis of the training labels' patches found by PCA (`edgeseg.training.patches`).
 """
@@ -20,6 +20,9 @@ from edgeseg.models.network import Bilinear, Maps, Network
 from edgeseg.models.wrapper import Wrapper, check_names, conv_norm_relu, find_features
 
 UPSAMPLINGS = ("dupsample", "bilinear")
+GATHERS = ("pool", "conv")
+GATHERED = 16
+"""Channels of a low-level feature before its cells are gathered by a convolution."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +30,11 @@ class Options:
     """Options of `+dupsample`, the table [options.dupsample] of a recipe.
 
     `stride` is the lowest resolution (0: that of the host's deepest feature), reached by strided
-    convolutions; `low_level` names the host's features that are pooled to it and joined; `width` is
-    that of the two convolutions before the scores. `upsampling` "bilinear" is the same head with
-    class scores and bilinear upsampling, to compare with.
+    convolutions; `low_level` names the host's features that join it, and `gather` how they are
+    brought to it: "pool" averages a cell, "conv" reads all of its pixels by one convolution as
+    large as the cell, so that it can tell where in the cell something is. `width` is that of the
+    two convolutions before the scores. `upsampling` "bilinear" is the same head with class scores
+    and bilinear upsampling, to compare with.
     """
 
     channels: int = 64
@@ -38,12 +43,12 @@ class Options:
     width: int = 128
     temperature: bool = True
     upsampling: str = "dupsample"
+    gather: str = "pool"
 
     def __post_init__(self) -> None:
-        if self.upsampling not in UPSAMPLINGS:
-            raise ValueError(
-                f"upsampling is '{self.upsampling}'; expected {' or '.join(UPSAMPLINGS)}"
-            )
+        for key, known in (("upsampling", UPSAMPLINGS), ("gather", GATHERS)):
+            if getattr(self, key) not in known:
+                raise ValueError(f"{key} is '{getattr(self, key)}'; expected {' or '.join(known)}")
         for key in ("channels", "width"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key} is {getattr(self, key)}; expected 1 or more")
@@ -108,10 +113,10 @@ class Reconstruct(nn.Module):
 class DUpsample(Wrapper):
     """The host's encoder, a small head at the lowest resolution, and DUpsampling.
 
-    F = f(concat(pooled low-level features, deepest feature)); the last convolution has a bias,
-    which can stand for the mean patch. Its outputs are multiplied by r, for compressed labels are
-    as long as a patch of r x r one-hot pixels: weights of the usual size take long to reach that
-    (60 steps of the study's recipe at 192x256: loss 1.39 with it, 2.17 without).
+    F = f(concat(low-level features, deepest feature)), all at the lowest resolution; the last
+    convolution has a bias, which can stand for the mean patch. Its outputs are multiplied by r, for
+    compressed labels are as long as a patch of r x r one-hot pixels: weights of the usual size take
+    long to reach that (60 steps of the study's recipe at 192x256: loss 1.39 with it, 2.17 without).
     """
 
     OPTIONS = Options
@@ -133,10 +138,13 @@ class DUpsample(Wrapper):
             *(conv_norm_relu(options.width if i else deep.channels, options.width, 3, 2)
               for i in range(steps))
         )  # fmt: skip
-        self.pools = {name: self.stride // known[name].stride for name in options.low_level}
-        joined = options.width if steps else deep.channels
-        joined += sum(known[name].channels for name in options.low_level)
         width = options.width
+        joined = width if steps else deep.channels
+        self.gather = nn.ModuleDict()
+        for name in options.low_level:
+            channels, factor = known[name].channels, self.stride // known[name].stride
+            self.gather[name] = _gather(options, channels, factor)
+            joined += channels if options.gather == "pool" else width
         self.fuse = nn.Sequential(
             *conv_norm_relu(joined, width, 1), *conv_norm_relu(width, width, 3)
         )
@@ -152,9 +160,7 @@ class DUpsample(Wrapper):
     def head(self, features: Maps) -> torch.Tensor:
         """-> (N, channels, H / stride, W / stride)."""
         maps = [self.down(features[self.deepest])]
-        for name, factor in self.pools.items():
-            low = features[name]
-            maps.append(functional.avg_pool2d(low, factor) if factor > 1 else low)
+        maps += [gather(features[name]) for name, gather in self.gather.items()]
         scores: torch.Tensor = self.project(self.fuse(torch.cat(maps, 1)))
         return scores if self.gain == 1 else scores * self.gain
 
@@ -177,6 +183,15 @@ class DUpsample(Wrapper):
         self.gain = 1.0
         if isinstance(self.upsample, Reconstruct):
             self.upsample.deploy()
+
+
+def _gather(options: Options, channels: int, factor: int) -> nn.Module:
+    """Cells of factor x factor pixels -> one pixel each."""
+    if options.gather == "pool":
+        return nn.AvgPool2d(factor) if factor > 1 else nn.Identity()
+    narrow = conv_norm_relu(channels, GATHERED, 1)
+    cells = nn.Conv2d(GATHERED, options.width, factor, factor, bias=False)
+    return nn.Sequential(*narrow, cells, nn.BatchNorm2d(options.width), nn.ReLU())
 
 
 def _steps(stride: int, deepest: int) -> int:

@@ -118,6 +118,7 @@ CASES = [
     ("espnet_q3", {"stride": 16, "low_level": ["stem", "level2"]}, 16),
     ("espnet_q3", {"stride": 32, "channels": 128, "temperature": False}, 32),
     ("espnetv2_s0.5", {"low_level": ["level1"]}, 16),
+    ("espnet_q3", {"stride": 16, "low_level": ["level2"], "gather": "conv"}, 16),
     ("dfanet_b", {"low_level": ["enc2_1"]}, 64),
     ("espnetc_q3", {"upsampling": "bilinear", "stride": 16}, 16),
 ]
@@ -184,6 +185,18 @@ def test_low_level_features_are_pooled_to_the_lowest_resolution():
     torch.testing.assert_close(seen[0][:, 256:], means)
 
 
+def test_a_convolution_can_tell_where_in_the_cell_something_is():
+    """Two images whose cells have the same means: pooled they are the same, gathered they differ."""
+    first = torch.zeros(1, 16, 8, 16)
+    first[:, :, ::4, ::4] = 1
+    other = first.roll(2, 3)
+    for gather, same in (("pool", True), ("conv", False)):
+        model = build("espnet_q3", low_level=["stem"], gather=gather).eval()
+        a, b = (model.gather["stem"](x) for x in (first, other))
+        assert a.shape == (1, 16 if same else 128, 2, 4)
+        assert torch.equal(a, b) == same
+
+
 def test_macs_by_formula():
     """Behind the encoder, at 1/8: 1x1 256 -> 128, 3x3, 1x1 -> 64, W 64 -> 12 classes x 8 x 8."""
     encoder = count_macs(build_model(ModelSpec("espnetc_q3"), 12).eval(), (32, 64))[0]
@@ -201,6 +214,7 @@ def test_macs_by_formula():
         ({"low_level": ["level4"]}, "low_level names no feature 'level4' of the host. Did you"),
         ({"upsampling": "nearest"}, "options of 'dupsample': upsampling is 'nearest'; expected "
                                     "dupsample or bilinear"),
+        ({"gather": "max"}, "options of 'dupsample': gather is 'max'; expected pool or conv"),
         ({"channels": 0}, "options of 'dupsample': channels is 0; expected 1 or more"),
         ({"chanels": 64}, "options of 'dupsample': unknown key 'chanels'. Did you mean"),
     ],

@@ -186,7 +186,7 @@ def test_low_level_features_are_pooled_to_the_lowest_resolution():
 
 
 def test_a_convolution_can_tell_where_in_the_cell_something_is():
-    """Two images whose cells have the same means: pooled they are the same, gathered they differ."""
+    """Cells of the same means: pooled they are the same, gathered they differ."""
     first = torch.zeros(1, 16, 8, 16)
     first[:, :, ::4, ::4] = 1
     other = first.roll(2, 3)

@@ -1,13 +1,15 @@
 """Our own way to INT8 with the arguments that the INT8 comparison gives to every method.
 
 `python -m edgeseg.pipeline.int8_comparison_ours --network FOLDER/network.onnx --frames F.npy
---gate FOLDER/gate/frames.npz --out OUT.onnx [--method mse]`: FOLDER is a float engine folder.
+--gate FOLDER/gate/frames.npz --out OUT.onnx [--method mse] [--max-drop 0.2]`: FOLDER is a float
+engine folder.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +19,16 @@ from edgeseg.bundle import Bundle, read_bundle
 from edgeseg.dataset import Dataset, Sample
 from edgeseg.disk import write_json, writing_file
 from edgeseg.errors import EdgesegError
-from edgeseg.export.gate import read_frames
+from edgeseg.export.gate import Budget, read_frames
+from edgeseg.export.targets import EXPORTERS
 from edgeseg.graph import read_graph
+from edgeseg.pipeline.export import export_network
 from edgeseg.pipeline.floats import FloatNetwork
-from edgeseg.pipeline.plan import METHOD
+from edgeseg.pipeline.plan import METHOD, Plan
 from edgeseg.pipeline.quantise import Quantiser, calibrate
 
+MAX_CLASS_DROP = 1.0
+"""Points of IoU that a class may lose where `--max-drop` is given."""
 LABELS = "labels.npy"
 """Beside the frames: their labels, (N, h, w) uint8."""
 
@@ -51,15 +57,33 @@ def prepared_frames(frames: Path, network: FloatNetwork) -> Dataset:
     return Dataset(f"{source}:", split, network.manifest.table, names, read)
 
 
-def quantise(network: Path, frames: Path, out: Path, method: str) -> None:
-    """Write the Q/DQ graph with all convolutions in INT8."""
+def quantise(network: Path, frames: Path, out: Path, method: str, max_drop: float | None) -> None:
+    """Write the Q/DQ graph: all convolutions in INT8, or all but those that `max_drop` needs.
+
+    `max_drop` is in points of mIoU on the gate's frames; both engines must hold it.
+    """
     float_network = read_network(read_bundle(network.parent))
     dataset = prepared_frames(frames, float_network)
-    table = calibrate(float_network, dataset, method, print)
-    quantiser = Quantiser(float_network, table)
+    quantiser = Quantiser(float_network, calibrate(float_network, dataset, method, print))
+    kept: tuple[str, ...] = ()
+    if max_drop is not None:
+        kept = float_layers(quantiser, Budget(max_drop, MAX_CLASS_DROP))
     with writing_file(out) as aside:
-        onnx.save(quantiser.write(quantiser.places()), aside)
+        onnx.save(quantiser.write(quantiser.places(kept)), aside)
     write_json(out.with_suffix(".json"), {"versions": {}})
+
+
+def float_layers(quantiser: Quantiser, budget: Budget) -> tuple[str, ...]:
+    """The layers that any engine's export leaves in float to hold the budget."""
+    kept: dict[str, None] = {}
+    with tempfile.TemporaryDirectory(prefix="edgeseg-") as scratch:
+        for target in EXPORTERS:
+            plan = Plan(target, "int8", quantiser.table.method, budget)
+            out = Path(scratch) / target
+            bundle = export_network(quantiser.network, quantiser, plan, out, print)
+            assert bundle.manifest.quantisation is not None  # an int8 export records it
+            kept |= dict.fromkeys(bundle.manifest.quantisation.float_layers)
+    return tuple(kept)
 
 
 def main(words: list[str]) -> int:
@@ -72,9 +96,10 @@ def main(words: list[str]) -> int:
     parser.add_argument("--gate", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--method", default=METHOD)
+    parser.add_argument("--max-drop", type=float, metavar="POINTS")
     args = parser.parse_args(words)
     try:
-        quantise(args.network, args.frames, args.out, args.method)
+        quantise(args.network, args.frames, args.out, args.method, args.max_drop)
     except EdgesegError as error:
         print(f"edgeseg: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,15 @@ import pytest
 from networks import camvid, checkpoint, one_cpu, silent
 
 from edgeseg.benchmarks.int8_table import page
-from edgeseg.bundle import read_manifest
+from edgeseg.bundle import Bundle, read_manifest
 from edgeseg.errors import ComparisonError
+from edgeseg.export.gate import Budget
 from edgeseg.graph import read_graph
 from edgeseg.pipeline import int8_comparison as room
+from edgeseg.pipeline.int8_comparison_ours import float_layers
 from edgeseg.pipeline.int8_comparison_run import Stage, int8_convolutions, make_stage
 from edgeseg.pipeline.int8_comparison_suite import Suite
+from edgeseg.pipeline.plan import Plan
 from edgeseg.recipe import read_recipe
 
 pytestmark = [pytest.mark.rooms, pytest.mark.usefixtures("one_thread")]
@@ -220,6 +224,21 @@ def test_another_float_network_is_not_mixed_in(result, place, tmp_path):
         with pytest.raises(ComparisonError) as error:
             room.compare(Path("suite.toml"), suite, out, only=["copy"], latency=False, say=silent)
         assert said in str(error.value)
+
+
+def test_layers_that_any_engine_needs_in_float_stay(quantiser, monkeypatch):
+    """One graph for both engines: what OpenVINO needs beside what ONNX Runtime needs."""
+    needs = {"onnxruntime": ("b", "a"), "openvino": ("a", "c")}
+    asked: list[Plan] = []
+
+    def export(network, _, plan, out, say) -> Bundle:
+        asked.append(plan)
+        record = dataclasses.replace(quantiser.record(), float_layers=needs[plan.target])
+        return Bundle(out, dataclasses.replace(network.manifest, quantisation=record))
+
+    monkeypatch.setattr("edgeseg.pipeline.int8_comparison_ours.export_network", export)
+    assert float_layers(quantiser, Budget(0.2, 1.0)) == ("b", "a", "c")
+    assert {(p.precision, p.method, p.budget) for p in asked} == {("int8", "mse", Budget(0.2, 1.0))}
 
 
 def test_a_trial_needs_a_result_of_its_own(result, capsys):

@@ -173,6 +173,9 @@ def test_a_tensor_that_is_always_zero_is_named():
         "INT8 makes 0 of whatever it holds later; its channels are dead, or the frames are too few"
     ]
     assert dead_tensors(histograms) == ("x",)
+    never_above = {"x": counted(-1.0, 0.0)}
+    assert check_ranges(never_above, {"x": 1.0}, PLACES) == []
+    assert dead_tensors(never_above) == ()
 
 
 def test_what_falls_to_zero():

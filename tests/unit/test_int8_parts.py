@@ -172,6 +172,15 @@ def test_memory_of_what_it_starts_counts(tmp_path):
     assert time.monotonic() - begin < 30
 
 
+def test_the_peak_of_what_has_ended_counts(tmp_path):
+    inner = "import time; b = bytearray(60 << 20); time.sleep(0.2)"
+    code = (
+        f"import subprocess, sys, time; subprocess.run([sys.executable, '-c', {inner!r}]); "
+        "time.sleep(0.2)"
+    )
+    assert watched(tmp_path, code).peak_mib > 60
+
+
 def test_too_long_is_a_result(tmp_path):
     ran = watched(tmp_path, "import time; time.sleep(60)", limit_seconds=0.3)
     assert (ran.state, ran.reason) == ("timed out", "more than 0.3 s")

@@ -76,8 +76,8 @@ def _about(content: dict[str, Any]) -> str:
         "pixels), *apart* the difference between the engines in points. Times are medians, and in "
         "parentheses their share of the float network's, on the same engine in turns; where others "
         "disturbed the machine there is none. Calibration is a process of its own, from its start "
-        f"to its end, with at most {content['memory_cap_mib']} MiB and "
-        f"{content['limit_seconds']:g} s."
+        "to its end; its seconds are those of all cores together. It may take "
+        f"{content['memory_cap_mib']} MiB and {content['limit_seconds']:g} s by the clock."
     )
 
 
@@ -154,13 +154,13 @@ def _worst(row: Row) -> str:
 def _cost(model: Row, rows: Sequence[Row]) -> str:
     engines = list(model["engines"])
     head = ["method", "file, MiB", *(f"ms, {ENGINE_NAMES[engine]}" for engine in engines)]
-    head += ["calibration, s", "peak memory, MiB"]
+    head += ["calibration, CPU s", "peak memory, MiB"]
     lines = [
         [
             row["title"],
             number(row.get("file_mib"), 2),
             *(_time(row["engines"].get(engine)) for engine in engines),
-            number(row["seconds"], 0),
+            number(row["cpu_seconds"], 0),
             number(row["peak_mib"], 0),
         ]
         for row in rows

@@ -19,7 +19,7 @@ from edgeseg.disk import write_json
 from edgeseg.errors import ComparisonError, EdgesegError, UsageError
 from edgeseg.metrics import RULE
 from edgeseg.pipeline import study
-from edgeseg.pipeline.int8_comparison_run import Stage, make_stage, run_method
+from edgeseg.pipeline.int8_comparison_run import Stage, make_stage, run_method, time_engine
 from edgeseg.pipeline.int8_comparison_score import Row
 from edgeseg.pipeline.int8_comparison_suite import Suite, install
 from edgeseg.pipeline.plan import Say
@@ -56,6 +56,29 @@ def compare(
             row = run_method(stage, suite, method, latency=latency, say=say)
             content["rows"] = _merged(content["rows"], row, suite)
             write_json(out, content)
+    return content
+
+
+def time_again(
+    path: Path, suite: Suite, out: Path, *, only: Sequence[str] = (), say: Say
+) -> dict[str, Any]:
+    """Take the times of what is built already, and no other number, anew."""
+    pairs = suite.pairs(only)
+    content = _opened(out, path, suite, None)
+    for row in content["rows"]:
+        if (row["model"], row["method"]) not in pairs:
+            continue
+        folder = Path(suite.folder) / row["model"]
+        for engine, found in row["engines"].items():
+            if "failed" in found:
+                continue
+            times = time_engine(folder, folder / row["method"], engine)
+            found["latency"] = times
+            say(
+                f"{row['model']}: {row['method']}: {engine}: {times['p50_ms']} ms, "
+                f"{times['ratio'][1]:.2f} of float; others took {times['others_cores']} cores"
+            )
+        write_json(out, content)
     return content
 
 
@@ -120,6 +143,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("--only", default="", metavar="NAME,...", help="models and methods")
     parser.add_argument("--limit-frames", type=int, metavar="N", help="a trial; needs --out")
     parser.add_argument("--no-latency", action="store_true", help="leave the times away")
+    parser.add_argument("--only-latency", action="store_true", help="time again what is built")
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="default: the suite's")
     args = parser.parse_args(words)
     try:
@@ -128,14 +152,14 @@ def main(words: list[str]) -> int:
             raise UsageError("--limit-frames N (1 or more) is a trial; give it an --out of its own")
         if args.prepare:
             prepare(suite, _say)
+        out = args.out or Path(suite.results)
+        only = [name for name in args.only.split(",") if name]
+        if args.only_latency:
+            time_again(args.suite, suite, out, only=only, say=_say)
+            return 0
+        latency = not args.no_latency
         compare(
-            args.suite,
-            suite,
-            args.out or Path(suite.results),
-            only=[name for name in args.only.split(",") if name],
-            limit=args.limit_frames,
-            latency=not args.no_latency,
-            say=_say,
+            args.suite, suite, out, only=only, limit=args.limit_frames, latency=latency, say=_say
         )
     except EdgesegError as error:
         _say(f"edgeseg: {error}")

@@ -7,6 +7,7 @@ of it and what it starts), not on addresses: engines reserve many gigabytes that
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -21,12 +22,16 @@ STATES = ("done", "out of memory", "timed out", "failed")
 
 @dataclass(frozen=True)
 class Ran:
-    """`state` is one of STATES; `reason` says why it is not "done"."""
+    """`state` is one of STATES; `reason` says why it is not "done".
+
+    `seconds` by the clock, which other programs make longer, and of all cores together.
+    """
 
     state: str
     reason: str
-    seconds: float
-    peak_mib: float
+    seconds: float | None = None
+    cpu_seconds: float | None = None
+    peak_mib: float | None = None
 
 
 def run_watched(
@@ -36,7 +41,7 @@ def run_watched(
 
     Peak memory is the sum over the process and its descendants, each at its own peak so far.
     """
-    begin = time.monotonic()
+    begin, used = time.monotonic(), _cpu_seconds()
     peaks: dict[int, float] = {}
     stopped = ""
     with log.open("wb") as file:
@@ -56,9 +61,9 @@ def run_watched(
                 time.sleep(every)
         finally:
             _kill(process)
-    seconds = time.monotonic() - begin
+    seconds, used = time.monotonic() - begin, _cpu_seconds() - used
     state, reason = _verdict(stopped, process.returncode, log, cap_mib, limit_seconds)
-    return Ran(state, reason, round(seconds, 1), round(sum(peaks.values()), 1))
+    return Ran(state, reason, *(round(v, 1) for v in (seconds, used, sum(peaks.values()))))
 
 
 def _verdict(
@@ -75,6 +80,12 @@ def _verdict(
     if "MemoryError" in last or "bad_alloc" in last:
         return "out of memory", last
     return "failed", f"killed by signal {-code}" if code < 0 else last
+
+
+def _cpu_seconds() -> float:
+    """Of all processes that this one has started and that have ended."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return ended.ru_utime + ended.ru_stime
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -37,7 +37,7 @@ from edgeseg.pipeline.int8_comparison_suite import Method, Model, Suite
 from edgeseg.pipeline.int8_comparison_timing import time_in_process
 from edgeseg.pipeline.plan import Say, Source
 
-FRAMES, TIMED, LOG = "calibration.npy", "timed.npy", "log.txt"
+FLOAT, FRAMES, TIMED, LOG = "float", "calibration.npy", "timed.npy", "log.txt"
 OURS = "edgeseg.pipeline.int8_comparison_ours"
 
 
@@ -54,7 +54,7 @@ class Stage:
 
     def float_folder(self, engine: str) -> Path:
         """The float network, built for an engine."""
-        return self.folder / "float" / engine
+        return self.folder / FLOAT / engine
 
 
 def make_stage(key: str, model: Model, suite: Suite, limit: int | None, say: Say) -> Stage:
@@ -113,7 +113,8 @@ def run_method(stage: Stage, suite: Suite, key: str, *, latency: bool, say: Say)
     result = work / method.out
     if method.kind == "folder":
         result = Path(method.folder.format(model=stage.key)) / "network.onnx"
-        ran = None if result.is_file() else Ran("failed", f"{result.parent}: not made yet", 0, 0)
+        there = result.is_file()
+        ran = Ran("done", "") if there else Ran("failed", f"{result.parent}: not made yet")
     else:
         ran = _calibrate(stage, suite, method, result)
     row: Row = {
@@ -121,11 +122,8 @@ def run_method(stage: Stage, suite: Suite, key: str, *, latency: bool, say: Say)
         "method": key,
         "title": method.title,
         "kind": method.kind,
-        "state": ran.state if ran else "done",
-        "reason": ran.reason if ran else "",
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "seconds": ran.seconds if ran and ran.seconds else None,
-        "peak_mib": ran.peak_mib if ran and ran.peak_mib else None,
+        **dataclasses.asdict(ran),
         "versions": {},
         "engines": {},
     }
@@ -139,8 +137,7 @@ def _calibrate(stage: Stage, suite: Suite, method: Method, result: Path) -> Ran:
     """Run the method's program under watch."""
     python = suite.python(method.environment)
     if not python.exists():
-        reason = f"no environment '{method.environment}'; --prepare makes it"
-        return Ran("failed", reason, 0, 0)
+        return Ran("failed", f"no environment '{method.environment}'; --prepare makes it")
     network = stage.float_folder("onnxruntime")
     words = [str(python), *(("-m", OURS) if method.kind == "edgeseg" else (method.script,))]
     words += ["--network", str(network / "network.onnx"), "--frames", str(stage.folder / FRAMES)]
@@ -172,9 +169,7 @@ def _judge(stage: Stage, suite: Suite, result: Path, work: Path, *, latency: boo
             answers[engine] = answer(folder, stage.dataset)
             names = stage.dataset.classes.names
             scores = int8_scores(answers[engine], stage.floats[engine], names)
-            times = None
-            if latency:
-                times = time_in_process(stage.float_folder(engine), folder, stage.folder / TIMED)
+            times = time_engine(stage.folder, work, engine) if latency else None
             found["engines"][engine] = {**scores, "latency": times}
         except EdgesegError as error:
             found["engines"][engine] = {"failed": str(error)}
@@ -182,6 +177,11 @@ def _judge(stage: Stage, suite: Suite, result: Path, work: Path, *, latency: boo
         first, second, *_ = answers.values()
         found["parity"] = parity(first, second)
     return found
+
+
+def time_engine(folder: Path, work: Path, engine: str) -> Row:
+    """INT8 against float, both built already: `folder` is the model's, `work` the method's."""
+    return time_in_process(folder / FLOAT / engine, work / engine, folder / TIMED)
 
 
 def build_int8(stage: Stage, result: Path, engine: str, out: Path) -> Path:

@@ -154,6 +154,7 @@ def test_a_process_that_ends_well(tmp_path):
     assert (ran.state, ran.reason) == ("done", "")
     assert 60 < ran.peak_mib < 120
     assert 0.2 <= ran.seconds < 20
+    assert 0 < ran.cpu_seconds < ran.seconds - 0.1
     assert (tmp_path / "log").read_text() == "hello\n"
 
 

@@ -15,6 +15,7 @@ from edgeseg.errors import TrainingError
 EXAMPLE = (
     "edgeseg train benchmarks/suites/espnet_q8_camvid.toml --out runs/camvid\n"
     "  edgeseg train RECIPE.toml --init runs/pretrain/xception_b/checkpoint --out DIR\n"
+    "  edgeseg train RECIPE.toml --qat runs/camvid/checkpoint --out DIR\n"
     "  torchrun --nproc-per-node 2 -m edgeseg train RECIPE.toml --out DIR   (several processes)"
 )
 
@@ -29,6 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--init",
         metavar="DIR",
         help="start from this checkpoint folder, its encoder, or a backbone trained on images",
+    )
+    parser.add_argument(
+        "--qat",
+        metavar="CHECKPOINT",
+        help="train this checkpoint in INT8, as the recipe's [qat] says",
     )
     parser.add_argument(
         "--resume", action="store_true", help="go on with the run in DIR from its last state"
@@ -59,12 +65,18 @@ def run(args: argparse.Namespace) -> int:
     from edgeseg.recipe import read_recipe
     from edgeseg.training.plan import Recipe
 
-    changes = [*args.set, *([f"init={json.dumps(args.init)}"] if args.init else [])]
+    given = {"init": args.init, "qat.model": args.qat}
+    changes = [*args.set, *(f"{key}={json.dumps(value)}" for key, value in given.items() if value)]
     recipe = read_recipe(Recipe, args.recipe, tuple(changes), args.variant)
     source = args.recipe.read_text(encoding="utf-8")
     source += "".join(f"\n# --variant {v}" for v in (args.variant,) if v)
     source += "".join(f"\n# --set {change}" for change in changes)
-    outcome = train(recipe, args.out, resume=args.resume, source=source)
+    if recipe.qat.model:
+        from edgeseg.pipeline import qat
+
+        outcome = qat.train(recipe, args.out, resume=args.resume, source=source, say=_say)
+    else:
+        outcome = train(recipe, args.out, resume=args.resume, source=source)
     if not outcome.leads:
         return 0 if outcome.result or outcome.step == recipe.steps else 130
     if outcome.result is None:
@@ -74,10 +86,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
 def _how_to_resume(args: argparse.Namespace, step: int) -> str:
     words = ["edgeseg", "train", str(args.recipe), "--out", str(args.out), "--resume"]
     words += [word for change in args.set for word in ("--set", change)]
-    for flag in ("variant", "init"):
+    for flag in ("variant", "init", "qat"):
         words += [f"--{flag}", getattr(args, flag)] if getattr(args, flag) else []
     return f"edgeseg: interrupted after step {step}; go on with: {shlex.join(words)}"
 

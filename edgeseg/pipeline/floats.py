@@ -12,6 +12,7 @@ import onnx
 
 from edgeseg.bundle import Bundle, InputSpec, Manifest, OutputSpec, WeightsSpec, read_bundle
 from edgeseg.calibration.observe import Observer
+from edgeseg.calibration.ranges import RangeTable
 from edgeseg.dataset import Dataset, open_dataset
 from edgeseg.errors import BundleError, EngineError, GraphError, UsageError
 from edgeseg.export.foreign import adopt
@@ -21,6 +22,7 @@ from edgeseg.frame import enlarged, format_size, place, prepare, prepare_labels,
 from edgeseg.graph import check_interface, count_macs, count_params
 from edgeseg.labels import IGNORE, ClassTable, class_table
 from edgeseg.metrics import agreement
+from edgeseg.pipeline.learned import batched, is_learned, read_learned
 from edgeseg.pipeline.model import find_model, resized
 from edgeseg.pipeline.plan import GATE_FRAMES, Say, Source
 from edgeseg.runtime.engine import EngineOptions, open_engine
@@ -34,7 +36,8 @@ SAME = 99.9
 class FloatNetwork:
     """A float ONNX graph with its manifest (no target yet) and the frames of its gate.
 
-    `single` is the same graph for batches of one frame, which calibration and gate run.
+    `single` is the same graph for batches of one frame, which calibration and gate run. `learned`
+    are the ranges that QAT has trained the graph with.
     """
 
     graph: onnx.ModelProto
@@ -42,6 +45,7 @@ class FloatNetwork:
     manifest: Manifest
     gate: GateFrames
     decode: dict[str, np.ndarray] = field(default_factory=dict)
+    learned: RangeTable | None = None
 
     @property
     def spec(self) -> InputSpec:
@@ -55,6 +59,8 @@ def make_float(source: Source, gate: Dataset, say: Say) -> FloatNetwork:
     if path.suffix == ".onnx":
         return _foreign(path, source, gate)
     bundle = read_bundle(path)
+    if is_learned(bundle.manifest):
+        return _learned(bundle, source, gate)
     if bundle.manifest.kind != "checkpoint":
         raise BundleError(
             f"{path} is an engine folder already; export the checkpoint that it was made from"
@@ -154,6 +160,22 @@ def decoder_of(network: FloatNetwork) -> Callable[[np.ndarray], np.ndarray]:
     return lambda s: decode(s, network.manifest.output, arrays.get("weight"), arrays.get("bias"))
 
 
+def _learned(bundle: Bundle, source: Source, gate: Dataset) -> FloatNetwork:
+    """What QAT has trained, judged by the labels of the float network that it started from."""
+    parts = read_learned(bundle, source)
+    manifest = dataclasses.replace(bundle.manifest, target=None, network_file=None, files={})
+    images, truth, padding = gate_inputs(gate, manifest)
+    manifest = dataclasses.replace(
+        manifest, input=dataclasses.replace(manifest.input, batch=source.batch)
+    )
+    graph = parts.graph if source.batch == 1 else batched(parts.graph, source.batch)
+    empty = GateFrames(images, np.empty(0, np.uint8), truth, name(gate))
+    network = FloatNetwork(graph, parts.graph, manifest, empty, parts.decode, parts.table)
+    labels = labels_of(network, parts.before, images)
+    labels[padding] = IGNORE
+    return dataclasses.replace(network, gate=dataclasses.replace(empty, labels=labels))
+
+
 def _foreign(path: Path, source: Source, gate: Dataset) -> FloatNetwork:
     spec, table = _how_to_read(source)
     single = simplify(adopt(path, spec, len(table)))
@@ -244,6 +266,12 @@ def gate_inputs(
         padding.append(np.ones(truth[-1].shape, bool))
         padding[-1][placement.target.slices] = False
     return np.stack(images), np.stack(truth) if known else None, np.stack(padding)
+
+
+def scores_of(graph: onnx.ModelProto) -> str:
+    """The tensor that the last ArgMax reads, or the output itself."""
+    argmax = [n for n in graph.graph.node if n.op_type == "ArgMax"]
+    return str(argmax[-1].input[0]) if argmax else str(graph.graph.output[0].name)
 
 
 def prepared(image: np.ndarray, spec: InputSpec) -> np.ndarray:

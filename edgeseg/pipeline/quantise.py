@@ -80,7 +80,13 @@ class Quantiser:
 
 
 def calibrate(network: FloatNetwork, frames: Dataset, method: str, say: Say) -> RangeTable:
-    """Frames of a data set -> range table, in two passes: magnitudes of channels, then ranges."""
+    """Frames of a data set -> range table, in two passes: magnitudes of channels, then ranges.
+
+    What QAT has trained comes with the ranges that it learned.
+    """
+    if network.learned:
+        say(f"{network.manifest.name}: taking the {len(network.learned.ranges)} ranges of its QAT")
+        return network.learned
     if not placement(network.single):
         raise UsageError(f"{network.manifest.name} has no convolution that INT8 could take")
     digest = FramesDigest(keep=CORRECTION_FRAMES)

@@ -26,7 +26,7 @@ from edgeseg.export.targets import find_exporter
 from edgeseg.graph import macs_by_layer
 from edgeseg.labels import IGNORE
 from edgeseg.metrics import agreement
-from edgeseg.pipeline.floats import FloatNetwork, decoder_of, make_float, split_frames
+from edgeseg.pipeline.floats import FloatNetwork, decoder_of, make_float, scores_of, split_frames
 from edgeseg.pipeline.parity import distance
 from edgeseg.pipeline.plan import CALIBRATION_FRAMES, GATE_FRAMES, METHOD, Say, Source
 from edgeseg.pipeline.probe import Probe, Tensors, probe_file
@@ -121,7 +121,7 @@ class Trials:
         self._target = target
         self._threads = threads
         self._output = network.single.graph.output[0].name
-        self._scores = _scores(network.single)
+        self._scores = scores_of(network.single)
         self._decode = decoder_of(single)
         self.places = quantiser.places()
 
@@ -215,9 +215,3 @@ class Prefix:
 
 def _feeds(images: np.ndarray) -> list[Tensors]:
     return [{"image": np.ascontiguousarray(image[None])} for image in images]
-
-
-def _scores(graph: onnx.ModelProto) -> str:
-    """What the last ArgMax reads, or the output itself."""
-    argmax = [n for n in graph.graph.node if n.op_type == "ArgMax"]
-    return str(argmax[-1].input[0]) if argmax else graph.graph.output[0].name

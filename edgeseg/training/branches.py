@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -105,8 +106,14 @@ class CompressedDistance:
         return {"compressed": Term((error * whole).sum() / (r * r), whole.sum())}
 
 
-def build_loss(recipe: Recipe, model: Network, classes: int, weights: Tensor | None) -> Loss:
-    """Cross-entropy, and what the branches and the last layer of `model` are trained by."""
+def build_loss(
+    recipe: Recipe,
+    model: Network,
+    classes: int,
+    weights: Tensor | None,
+    beside: Sequence[Loss] = (),
+) -> Loss:
+    """Cross-entropy, what the branches and the last layer of `model` are trained by, `beside`."""
     entropy = CrossEntropy(recipe.loss, classes, weights, NO_VOID if recipe.classifies else IGNORE)
     parts: list[Loss] = [entropy]
     if isinstance(model.upsample, Reconstruct):
@@ -119,6 +126,8 @@ def build_loss(recipe: Recipe, model: Network, classes: int, weights: Tensor | N
     if isinstance(model, DSRL) and model.transform is not None:
         distance = AffinityDistance(recipe.dsrl.subsample)
         parts.append(Weighted(distance, recipe.dsrl.fa))
+    if recipe.qat.model:
+        parts = [Weighted(entropy, recipe.qat.cross_entropy), *beside]
     return entropy if parts == [entropy] else Joint(parts)
 
 

@@ -15,7 +15,6 @@ from types import FrameType
 from typing import Any
 
 from edgeseg.frame import format_size
-from edgeseg.models.checkpoint import save_checkpoint
 from edgeseg.training import folder as run_folder
 from edgeseg.training import start
 from edgeseg.training.batches import Order, load
@@ -38,8 +37,15 @@ class Outcome:
     result: dict[str, Any] | None
 
 
-def train(recipe: Recipe, folder: Path, *, resume: bool = False, source: str = "") -> Outcome:
-    """Train by `recipe` into `folder`; `source` is the recipe's text, kept beside the result."""
+def train(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    resume: bool = False,
+    source: str = "",
+    opener: start.Opener = start.open_model,
+) -> Outcome:
+    """Train what `opener` opens by `recipe` into `folder`; `source` is the recipe's text."""
     world = join(recipe.device)
     try:
         start.check_machine(recipe, world)
@@ -47,7 +53,7 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, source: str = "
         state = load_state(folder, recipe) if resume else None
         if world.leads:
             run_folder.claim(folder, resume=resume)
-        run = Run(recipe, folder, world, state)
+        run = Run(recipe, folder, world, state, opener)
         if world.leads:
             if state is None:
                 run.save(0.0)
@@ -61,15 +67,22 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, source: str = "
 class Run:
     """One run: model, average, optimizer and the step reached."""
 
-    def __init__(self, recipe: Recipe, folder: Path, world: World, state: State | None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        world: World,
+        state: State | None,
+        opener: start.Opener = start.open_model,
+    ) -> None:
         self.recipe, self.folder, self.world = recipe, folder, world
         self.step = state.step if state else 0
         self.before = state.seconds if state else 0.0
         self.progress = Progress(recipe.steps)
         self.data = start.open_data(recipe, self._say)
         self.classes = self.data.train.classes
-        opened = start.open_model(recipe, self.classes, self._note)
-        model, self.spec = opened.model, opened.spec
+        opened = opener(recipe, self.classes, self._note)
+        model, self.spec, self.keep = opened.model, opened.spec, opened.keep
         known = state.constants.get("class_weights") if state else None
         weights = start.loss_weights(recipe, self.data.train, known, self._say)
         known = state.constants.get("dupsample") if state else None
@@ -77,8 +90,8 @@ class Run:
         constants = {"class_weights": weights, "dupsample": self.basis}
         self.constants = {k: v for k, v in constants.items() if v is not None}
         weights = None if weights is None else weights.to(world.device)
-        loss = build_loss(recipe, model, len(self.classes), weights)
-        self.stepper = Stepper(recipe, world, model, loss)
+        loss = build_loss(recipe, model, len(self.classes), weights, opened.beside)
+        self.stepper = Stepper(recipe, world, model, loss, opened.lr_shares)
         if state:
             self._take(state)
         self.stepper.connect()
@@ -191,7 +204,7 @@ class Run:
         )
         save_state(self.folder, state)
         manifest = start.describe(self.recipe, self.classes, self.spec, self.step)
-        save_checkpoint(self.folder / run_folder.CHECKPOINT, self.stepper.average.model, manifest)
+        self.keep(self.folder / run_folder.CHECKPOINT, self.stepper.average.model, manifest)
 
     def _draw(self) -> None:
         rows = read_log(self.folder / "log.csv")

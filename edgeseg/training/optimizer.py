@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,17 +11,25 @@ from torch import nn
 from edgeseg.training import plan
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, weight_decay: float, lr_shares: Mapping[str, float] | None = None
+) -> list[dict[str, Any]]:
     """Two groups: kernels and matrices with decay; norms, biases and PReLU (1-D) without.
 
-    `lr_share` multiplies the scheduled learning rate of a group.
+    `lr_share` multiplies the scheduled learning rate of a group. A parameter named in `lr_shares`
+    is a group of its own, without decay.
     """
-    trained = [p for p in model.parameters() if p.requires_grad]
+    shares = lr_shares or {}
+    trained = [p for n, p in model.named_parameters() if p.requires_grad and n not in shares]
     decayed = [p for p in trained if p.ndim > 1]
     plain = [p for p in trained if p.ndim <= 1]
     return [
         {"params": decayed, "weight_decay": weight_decay, "lr_share": 1.0},
         {"params": plain, "weight_decay": 0.0, "lr_share": 1.0},
+        *(
+            {"params": [model.get_parameter(name)], "weight_decay": 0.0, "lr_share": share}
+            for name, share in shares.items()
+        ),
     ]
 
 

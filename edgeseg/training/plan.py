@@ -176,6 +176,36 @@ class DupsamplePlan:
 
 
 @dataclass(frozen=True)
+class QatPlan:
+    """INT8 while training, from the checkpoint folder `model` (empty: a float run).
+
+    Ranges start where the calibrator `method` puts them on `frames` frames, and learn at `range_lr`
+    times the learning rate, as logarithms. `distil` weighs the KL divergence from the float
+    network's scores, softened by `temperature`, beside `cross_entropy`. With `output = "scores"`
+    the last upsampling stays outside of the graph, as `edgeseg export --output scores` has it.
+    """
+
+    model: str = ""
+    method: str = "mse"
+    frames: int = 100
+    output: str = "labels"
+    range_lr: float = 1.0
+    distil: float = 1.0
+    temperature: float = 1.0
+    cross_entropy: float = 1.0
+
+    def __post_init__(self) -> None:
+        _least("frames", self.frames, 1)
+        _among("output", self.output, ("labels", "scores"))
+        for key in ("range_lr", "distil", "cross_entropy"):
+            _least(key, getattr(self, key), 0)
+        if not self.distil + self.cross_entropy:
+            raise ValueError("distil and cross_entropy are both 0; nothing would be learned")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature is {self.temperature}; expected a positive number")
+
+
+@dataclass(frozen=True)
 class AugmentPlan:
     """Random changes of a frame.
 
@@ -259,6 +289,7 @@ class Recipe:
     loss: LossPlan = LossPlan()
     dsrl: DsrlPlan = DsrlPlan()
     dupsample: DupsamplePlan = DupsamplePlan()
+    qat: QatPlan = QatPlan()
     augment: AugmentPlan = AugmentPlan()
     weights: WeightsPlan = WeightsPlan()
 
@@ -279,6 +310,7 @@ class Recipe:
             if given and key not in self._wrappers:
                 raise ValueError(f"[{key}] belongs to models '...+{key}'; model is '{self.model}'")
         self._check_augment()
+        self._check_qat()
         if self.schedule.warmup >= self.steps:
             raise ValueError(f"warmup is {self.schedule.warmup} of {self.steps} steps")
 
@@ -296,6 +328,30 @@ class Recipe:
             )
         if self.classifies and self.loss.ohem_threshold:
             raise ValueError(f"ohem_threshold chooses pixels; '{self.model}' has none to choose")
+
+    def _check_qat(self) -> None:
+        """The graph that is trained has one size, and its weights are those of its checkpoint."""
+        if not self.qat.model:
+            if self.qat != QatPlan():
+                raise ValueError("[qat] names no checkpoint to start from: give --qat CHECKPOINT")
+            return
+        if self.classifies:
+            raise ValueError(f"[qat] trains segmentation models; model is '{self.model}'")
+        for key, idle in (("init", self.init), ("options", self.options),
+                          ("freeze_bn", self.freeze_bn), ("sync_bn", self.sync_bn)):  # fmt: skip
+            if idle:
+                raise ValueError(
+                    f"{key} does nothing with [qat], which trains the folded graph of its "
+                    "checkpoint; leave it away"
+                )
+        if self.amp != "off":
+            raise ValueError(f"amp is '{self.amp}'; [qat] trains in float32: leave it away")
+        other = [size for size in self.eval_sizes if size != self.size]
+        if other:
+            raise ValueError(
+                f"eval_sizes has {format_size(other[0])}; with [qat] the graph has one size, "
+                f"which is size ({format_size(self.size)})"
+            )
 
     @property
     def classifies(self) -> bool:
@@ -320,6 +376,7 @@ class Recipe:
         """`key.subkey` -> value of all that the weights depend on, as JSON would hold it."""
         content = json.loads(json.dumps(dataclasses.asdict(self)))
         idle = {key for key in WRAPPERS if key not in self._wrappers}
+        idle |= set() if self.qat.model else {"qat"}
         kept = {key: value for key, value in content.items() if key not in idle.union(RUN_KEYS)}
         for key in ("scale",) if self.classifies else ("area", "ratio"):
             del kept["augment"][key]

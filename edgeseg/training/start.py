@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from edgeseg.errors import RecipeError, TrainingError
 from edgeseg.frame import Size, enlarged, format_size, place, prepare_labels
 from edgeseg.labels import ClassTable, ImageClasses
 from edgeseg.models import CLASSIFIERS
-from edgeseg.models.checkpoint import fill_weights, load_checkpoint
+from edgeseg.models.checkpoint import fill_weights, load_checkpoint, save_checkpoint
 from edgeseg.models.classifier import XceptionClassifier
 from edgeseg.models.dupsample import Reconstruct
 from edgeseg.models.network import Network, build_trainee
@@ -25,7 +25,7 @@ from edgeseg.training.augment import crop
 from edgeseg.training.backbone import start_backbones
 from edgeseg.training.batches import cached, without
 from edgeseg.training.distributed import World
-from edgeseg.training.losses import class_weights, count_labels
+from edgeseg.training.losses import Loss, class_weights, count_labels
 from edgeseg.training.patches import collect, find_basis, measure
 from edgeseg.training.plan import Recipe
 
@@ -67,11 +67,21 @@ def open_data(recipe: Recipe, say: Callable[[str], None]) -> Data:
 
 @dataclass(frozen=True)
 class Opened:
-    """A network and its manifest's description; `fresh` if its last layer has not been trained."""
+    """A network and its manifest's description; `fresh` if its last layer has not been trained.
+
+    `keep` writes it as a model folder; `beside` are losses beside its own; parameters named in
+    `lr_shares` learn at that share of the rate.
+    """
 
     model: Network
     spec: ModelSpec
     fresh: bool
+    keep: Callable[[Path, Network, Manifest], object] = save_checkpoint
+    beside: tuple[Loss, ...] = ()
+    lr_shares: Mapping[str, float] = field(default_factory=dict)
+
+
+Opener = Callable[[Recipe, ClassTable, Callable[[str], None]], Opened]
 
 
 def open_model(recipe: Recipe, classes: ClassTable, say: Callable[[str], None]) -> Opened:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,13 +40,20 @@ class Stepper:
     `stopping` is set when this process was told to stop; a step tells the others.
     """
 
-    def __init__(self, recipe: Recipe, world: World, model: Network, loss: Loss) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        world: World,
+        model: Network,
+        loss: Loss,
+        lr_shares: Mapping[str, float] | None = None,
+    ) -> None:
         self.recipe, self.world, self.model, self.loss = recipe, world, model, loss
         self.stopping = False
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         model.to(device=world.device, memory_format=layout)  # type: ignore[call-overload]
         self.average = Average(model, recipe.ema)
-        groups = parameter_groups(model, recipe.optimizer.weight_decay)
+        groups = parameter_groups(model, recipe.optimizer.weight_decay, lr_shares)
         self.optimizer = build_optimizer(recipe.optimizer, groups)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=recipe.amp == "fp16")
         self.body: nn.Module = model

@@ -5,19 +5,24 @@ from __future__ import annotations
 import copy
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from onnx import TensorProto
 from torch.utils.flop_counter import FlopCounterMode
 
 from edgeseg.bundle import InputSpec, Manifest, ModelSpec
+from edgeseg.calibration.observe import Observer
+from edgeseg.export.simplify import simplify
 from edgeseg.export.to_onnx import to_onnx
+from edgeseg.graph import convolutions
 from edgeseg.labels import CLASS_TABLES
 from edgeseg.models import MODELS, WRAPPERS, split_name
 from edgeseg.models.checkpoint import load_checkpoint, save_checkpoint
 from edgeseg.models.dupsample import Reconstruct
 from edgeseg.models.network import Network, build_model
 from edgeseg.models.work import count_macs
+from edgeseg.training.onnx_module import OnnxModule, untied
 from edgeseg.training.patches import find_basis
 
 SIZE = (64, 128)
@@ -134,7 +139,8 @@ class ModelContract:
             optimizer.step()
         assert (logits.argmax(1) == labels).float().mean() > 0.9
 
-    def test_the_exported_graph_has_one_output(self, model, tmp_path):
+    def test_the_exported_graph_has_one_output_and_can_be_trained(self, model, tmp_path):
+        """QAT reads it back into torch: the same scores, and a gradient for all that is learned."""
         manifest = Manifest(
             "checkpoint", self.name, CLASSES.to_dict(), SPEC, model=ModelSpec(self.name, {}, 1)
         )
@@ -147,6 +153,19 @@ class ModelContract:
         shape = [dim.dim_value for dim in output.type.tensor_type.shape.dim]
         assert shape == [1, model.scale * side, model.scale * 2 * side]
         assert output.type.tensor_type.elem_type == TensorProto.UINT8
+        floats = simplify(graph.model)
+        (argmax,) = [n for n in floats.graph.node if n.op_type == "ArgMax"]
+        scores = argmax.input[0]
+        pixels = np.random.default_rng(0).integers(0, 256, (2, side, 2 * side, 3)).astype(np.uint8)
+        observer = Observer(floats, [scores])
+        wanted = np.concatenate([observer.run(image[None])[scores] for image in pixels])
+        module = OnnxModule(untied(floats), scores).to(memory_format=torch.channels_last)
+        found = module(torch.from_numpy(pixels).float())
+        assert np.abs(found.detach().numpy() - wanted).max() < 1e-4 * max(1, np.abs(wanted).max())
+        found.square().mean().backward()
+        learned = {n.input[1] for n in convolutions(floats)}
+        assert sum(p.ndim == 4 for p in module.parameters()) == len(learned)
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
 
     @pytest.mark.parametrize("kept", [11, 1])
     def test_cut_keeps_exactly_the_first_outputs(self, model, kept):

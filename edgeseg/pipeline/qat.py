@@ -98,7 +98,7 @@ def _float(recipe: Recipe, frames: Dataset, say: Say) -> FloatNetwork:
 def _weights(recipe: Recipe, before: WeightsSpec) -> WeightsSpec:
     """Data, licence and origin of the trained weights: those of the start travel along."""
     given, data = recipe.weights, f"{recipe.data.partition(':')[0]} {recipe.split}"
-    seen = before.data if data in before.data else f"{before.data}; {data}"
+    seen = before.data if data.lower() in before.data.lower() else f"{before.data}; {data}"
     licence = before.licence if given.licence == "unknown" else given.licence
     if is_non_commercial(before.licence) and not is_non_commercial(licence):
         raise RecipeError(

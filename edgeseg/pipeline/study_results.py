@@ -23,9 +23,9 @@ from edgeseg.runtime.engine import EngineOptions
 
 COUNTS = "frames.npz"
 RESULT, CURVES, OVERLAYS = "study.json", "curves.png", "overlays.jpg"
-PICTURES = 2
-"""Frames in the picture of overlays, evenly spread."""
-QUALITY = 65
+COLUMNS = 4
+"""Tiles in a row of the picture of overlays."""
+QUALITY = 50
 """Of that JPEG, which is kept in the repository."""
 
 
@@ -143,15 +143,14 @@ def _row(path: Path, job: Job, dataset: Dataset, counts: np.ndarray) -> dict[str
 
 
 def _overlays(path: Path, jobs: list[Job]) -> np.ndarray:
-    """Frames across; down: the frames, their labels, what each network says."""
-    few = _evaluation_data(path, jobs[0]).spread(PICTURES)
-    samples = list(few)
-    tiles = [(s.name, s.image) for s in samples]
-    tiles += [("labels", overlay(s.image, s.labels, few.classes)) for s in samples]
+    """One frame: as it is, with its labels, and with what each network says."""
+    few = _evaluation_data(path, jobs[0]).spread(3)
+    sample = few[1]
+    tiles = [(sample.name, sample.image)]
+    tiles.append(("labels", overlay(sample.image, sample.labels, few.classes)))
     for job in jobs:
         folder = str(job.folder / "checkpoint")
         with open_model(folder, size=None, fit=None, options=EngineOptions()) as segmenter:
-            called = [segmenter.segment(s.image) for s in samples]
-        pairs = zip(samples, called, strict=True)
-        tiles += [(job.variant, overlay(s.image, c, few.classes)) for s, c in pairs]
-    return contact_sheet([(name, image[::2, ::2]) for name, image in tiles], len(samples))
+            called = segmenter.segment(sample.image)
+        tiles.append((job.variant, overlay(sample.image, called, few.classes)))
+    return contact_sheet([(name, image[::2, ::2]) for name, image in tiles], COLUMNS)

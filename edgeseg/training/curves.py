@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,15 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
 from edgeseg.disk import writing_file
 from edgeseg.training.journal import METRICS, Row
 
 CURVES = "curves.png"
 INK, GRID = "#333333", "#dddddd"
+COLOURS = 128
+"""Colours that a picture of runs is stored with."""
 
 
 def draw_curves(path: Path, rows: list[Row], title: str, metric: str = "miou") -> None:
@@ -39,22 +43,30 @@ def draw_curves(path: Path, rows: list[Row], title: str, metric: str = "miou") -
 
 
 def draw_runs(path: Path, runs: dict[str, list[Row]], title: str) -> None:
-    """Write a PNG that compares runs: loss and mIoU over the steps, a colour for each."""
+    """Write a PNG that compares runs, the best first: a colour for each, then the same dashed."""
     colours = mpl.colormaps["tab20"].colors  # type: ignore[attr-defined]
-    with mpl.rc_context({"font.size": 10, "axes.edgecolor": INK}):
+    styles = itertools.product(("-", "--"), colours)
+    ordered = sorted(runs.items(), key=lambda item: -(_last_score(item[1]) or 0))
+    with mpl.rc_context({"font.size": 9, "axes.edgecolor": INK}):
         figure = Figure(figsize=(10, 8), layout="constrained")
         loss, miou = figure.subplots(2, 1, sharex=True)
-        for (name, rows), colour in zip(runs.items(), itertools.cycle(colours), strict=False):
+        for (name, rows), (dash, colour) in zip(ordered, itertools.cycle(styles), strict=False):
             measured = [(row.step, row.score) for row in rows if row.score is not None]
-            _line(loss, "loss (all terms)", [(row.step, row.loss) for row in rows], colour)
-            _line(miou, "mIoU (percent)", measured, colour, "o-")
+            losses = [(row.step, row.loss) for row in rows]
+            _line(loss, "loss (all terms)", losses, colour, dash)
+            _line(miou, "mIoU (percent)", measured, colour, f"o{dash}")
             miou.lines[-1].set_label(f"{name} {measured[-1][1]:.1f}" if measured else name)
-        miou.set_ylim(0, None)
         miou.set_xlabel("step")
-        figure.legend(loc="outside right upper", frameon=False)
+        figure.legend(loc="outside right upper", frameon=False, fontsize=8)
         figure.suptitle(title, fontsize=11)
-        with writing_file(path) as aside:
-            figure.savefig(aside, format="png", dpi=110)
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format="png", dpi=110)
+    with writing_file(path) as aside, Image.open(drawn) as picture:
+        picture.convert("RGB").quantize(COLOURS).save(aside, format="png", optimize=True)
+
+
+def _last_score(rows: list[Row]) -> float | None:
+    return next((row.score for row in reversed(rows) if row.score is not None), None)
 
 
 def _line(

@@ -84,6 +84,12 @@ def test_files_are_short():
     assert {name for name, lines in long.items() if lines > 600} == set()
 
 
+def test_test_modules_have_names_of_their_own():
+    """Two of one name can't be collected together."""
+    names = [p.name for p in tracked() if p.name.startswith("test_") and p.suffix == ".py"]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_pictures_are_small():
     for path in tracked():
         if path.suffix in (".jpg", ".png"):

@@ -8,6 +8,7 @@ engine folder.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 import tempfile
 from pathlib import Path
@@ -18,17 +19,19 @@ import onnx
 from edgeseg.bundle import Bundle, read_bundle
 from edgeseg.dataset import Dataset, Sample
 from edgeseg.disk import write_json, writing_file
-from edgeseg.errors import EdgesegError
+from edgeseg.errors import BundleError, EdgesegError
 from edgeseg.export.gate import Budget, read_frames
 from edgeseg.export.targets import EXPORTERS
 from edgeseg.graph import read_graph
 from edgeseg.pipeline.export import export_network
 from edgeseg.pipeline.floats import FloatNetwork
-from edgeseg.pipeline.plan import METHOD, Plan
+from edgeseg.pipeline.learned import is_learned, read_learned
+from edgeseg.pipeline.plan import METHOD, Plan, Source
 from edgeseg.pipeline.quantise import Quantiser, calibrate
 
 MAX_CLASS_DROP = 1.0
 """Points of IoU that a class may lose where `--max-drop` is given."""
+TARGET = "onnxruntime"
 LABELS = "labels.npy"
 """Beside the frames: their labels, (N, h, w) uint8."""
 
@@ -84,6 +87,38 @@ def float_layers(quantiser: Quantiser, budget: Budget) -> tuple[str, ...]:
             assert bundle.manifest.quantisation is not None  # an int8 export records it
             kept |= dict.fromkeys(bundle.manifest.quantisation.float_layers)
     return tuple(kept)
+
+
+def take_finished(folder: Path, network: FloatNetwork, out: Path) -> None:
+    """Write the Q/DQ graph of a folder that is there already to `out`.
+
+    It is what `edgeseg train --qat` has trained, or an INT8 folder for ONNX Runtime, either of the
+    classes and the input size of `network`.
+    """
+    bundle = read_bundle(folder)
+    manifest = bundle.manifest
+    for what, found, expected in (
+        ("input size", manifest.input.size, network.spec.size),
+        ("class table", manifest.table.name, network.manifest.table.name),
+    ):
+        if found != expected:
+            raise BundleError(f"{folder}: its {what} is {found}; expected {expected}")
+    if is_learned(manifest):
+        kind = network.manifest.output.kind
+        parts = read_learned(bundle, Source(str(folder), scores=kind == "scores"))
+        trained = dataclasses.replace(network, graph=parts.graph, single=parts.graph)
+        quantiser = Quantiser(trained, parts.table)
+        graph = quantiser.write(quantiser.places())
+    elif manifest.precision == "int8" and manifest.target and manifest.target.name == TARGET:
+        graph = read_graph(bundle.network)
+    else:
+        target = manifest.target.name if manifest.target else "no engine"
+        raise BundleError(
+            f"{folder} is {manifest.precision} for {target}; give an int8 folder for {TARGET}, or "
+            "what 'edgeseg train --qat' has trained"
+        )
+    with writing_file(out) as aside:
+        onnx.save(graph, aside)
 
 
 def main(words: list[str]) -> int:

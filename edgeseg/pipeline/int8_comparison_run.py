@@ -23,7 +23,7 @@ from edgeseg.frame import enlarged, place, prepare_labels
 from edgeseg.graph import convolutions, read_graph
 from edgeseg.pipeline.export import build_folder
 from edgeseg.pipeline.floats import FloatNetwork, make_float, name, prepared, split_frames
-from edgeseg.pipeline.int8_comparison_ours import LABELS
+from edgeseg.pipeline.int8_comparison_ours import LABELS, take_finished
 from edgeseg.pipeline.int8_comparison_process import Ran, run_watched
 from edgeseg.pipeline.int8_comparison_score import (
     Answers,
@@ -112,9 +112,7 @@ def run_method(stage: Stage, suite: Suite, key: str, *, latency: bool, say: Say)
     say(f"{stage.key}: {key}")
     result = work / method.out
     if method.kind == "folder":
-        result = Path(method.folder.format(model=stage.key)) / "network.onnx"
-        there = result.is_file()
-        ran = Ran("done", "") if there else Ran("failed", f"{result.parent}: not made yet")
+        ran = _take(stage, Path(method.folder.format(model=stage.key)), result)
     else:
         ran = _calibrate(stage, suite, method, result)
     row: Row = {
@@ -131,6 +129,15 @@ def run_method(stage: Stage, suite: Suite, key: str, *, latency: bool, say: Say)
         row |= _judge(stage, suite, result, work, latency=latency)
     say(describe(row))
     return row
+
+
+def _take(stage: Stage, folder: Path, result: Path) -> Ran:
+    """The INT8 network of a finished folder; its time and memory are not known here."""
+    try:
+        take_finished(folder, stage.network, result)
+    except EdgesegError as error:
+        return Ran("failed", str(error))
+    return Ran("done", "")
 
 
 def _calibrate(stage: Stage, suite: Suite, method: Method, result: Path) -> Ran:

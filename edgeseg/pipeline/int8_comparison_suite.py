@@ -36,8 +36,9 @@ class Method:
     kind "edgeseg": our own, `options` as `int8_comparison_ours` takes them.
     kind "script": a program that takes the same arguments, run by the Python of `environment`
     (ours if that is empty); it writes a file named `out`.
-    kind "folder": an INT8 folder for ONNX Runtime that is there already; `{model}` in its path
-    becomes the model's name. A method is for all models, or for those in `models`.
+    kind "folder": a folder that is there already, an INT8 one for ONNX Runtime or one that
+    `edgeseg train --qat` wrote; `{model}` in its path becomes the model's name.
+    A method is for all models, or for those in `models`.
     """
 
     title: str

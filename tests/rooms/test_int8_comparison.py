@@ -10,18 +10,22 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from networks import camvid, checkpoint, one_cpu, silent
+from networks import camvid, checkpoint, frames, one_cpu, silent
 
 from edgeseg.benchmarks.int8_table import page
 from edgeseg.bundle import Bundle, read_manifest
-from edgeseg.errors import ComparisonError
+from edgeseg.calibration.placement import placement
+from edgeseg.calibration.qdq import write_qdq
+from edgeseg.errors import BundleError, ComparisonError
 from edgeseg.export.gate import Budget
 from edgeseg.graph import read_graph
 from edgeseg.pipeline import int8_comparison as room
-from edgeseg.pipeline.int8_comparison_ours import float_layers
+from edgeseg.pipeline.int8_comparison_ours import float_layers, take_finished
 from edgeseg.pipeline.int8_comparison_run import Stage, int8_convolutions, make_stage
 from edgeseg.pipeline.int8_comparison_suite import Suite
+from edgeseg.pipeline.learned import Learned, write_learned
 from edgeseg.pipeline.plan import Plan
+from edgeseg.pipeline.quantise import Quantiser, calibrate
 from edgeseg.recipe import read_recipe
 
 pytestmark = [pytest.mark.rooms, pytest.mark.usefixtures("one_thread")]
@@ -233,6 +237,39 @@ def test_another_float_network_is_not_mixed_in(result, place, tmp_path):
         suite = read_recipe(Suite, Path("suite.toml"))
         with pytest.raises(ComparisonError) as error:
             room.compare(Path("suite.toml"), suite, out, only=["copy"], latency=False, say=silent)
+        assert said in str(error.value)
+
+
+def test_what_qat_has_trained_is_written_with_its_ranges(made, tmp_path):
+    """Its ranges are twice those of the frames."""
+    network = made[1].network
+    table = calibrate(network, frames(3, seed=1), "minmax", silent)
+    ranges = {tensor: 2 * top for tensor, top in table.ranges.items()}
+    learned = dataclasses.replace(table, ranges=ranges, factors={}, offsets={})
+    single = Quantiser(network, table).single
+    write_learned(tmp_path / "qat", Learned(single, single, learned, {}), network.manifest)
+    take_finished(tmp_path / "qat", network, tmp_path / "out.onnx")
+    doubled = write_qdq(single, placement(single), ranges)
+    assert read_graph(tmp_path / "out.onnx") == doubled
+
+
+def test_a_folder_of_another_kind_is_refused(made, place, tmp_path):
+    network, small = made[1].network, place / "work" / "small"
+    larger = dataclasses.replace(network.spec, size=(128, 96))
+    other = dataclasses.replace(
+        network, manifest=dataclasses.replace(network.manifest, input=larger)
+    )
+    for folder, asked, said in (
+        (small / "float" / "openvino", network,
+         "is fp32 for openvino; give an int8 folder for onnxruntime, or what 'edgeseg train "
+         "--qat' has trained"),
+        (small / "ours" / "openvino", network, "is int8 for openvino; give"),
+        (small / "ours" / "onnxruntime", other, ": its input size is (64, 96); expected (128, 96)"),
+        (small / "nowhere", network, ": no such model folder"),
+    ):  # fmt: skip
+        with pytest.raises(BundleError) as error:
+            take_finished(folder, asked, tmp_path / "out.onnx")
+        assert str(error.value).startswith(f"{folder}")
         assert said in str(error.value)
 
 

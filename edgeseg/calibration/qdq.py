@@ -51,7 +51,7 @@ def write_qdq(
             node.input[0] = opened[place.activation][1].output[0]
             node.input[1] = weights[place.weight].output[0]
             if offsets and place.layer in offsets:
-                _shift_bias(graph, node, offsets[place.layer], constants)
+                shift_bias(graph, node, offsets[place.layer], constants)
         nodes.append(node)
         for output in node.output:
             nodes.extend(opened.get(output, ()))
@@ -108,7 +108,7 @@ def _weight(graph: onnx.GraphProto, place: Place, weight: np.ndarray) -> onnx.No
     return helper.make_node("DequantizeLinear", names, [dq], name=dq, axis=place.axis)
 
 
-def _shift_bias(
+def shift_bias(
     graph: onnx.GraphProto,
     node: onnx.NodeProto,
     offset: Sequence[float],

@@ -9,11 +9,14 @@ from pathlib import Path
 import onnx
 
 from edgeseg.bundle import Manifest, WeightsSpec, read_manifest
+from edgeseg.calibration.bias import Offsets
 from edgeseg.calibration.pixels import is_pixels
 from edgeseg.calibration.placement import placement
+from edgeseg.calibration.qdq import shift_bias
 from edgeseg.calibration.ranges import RangeTable
 from edgeseg.dataset import Dataset
 from edgeseg.errors import BundleError, RecipeError
+from edgeseg.graph import initializers
 from edgeseg.pipeline.floats import FloatNetwork, make_float, scores_of
 from edgeseg.pipeline.learned import Learned, with_weights, write_learned
 from edgeseg.pipeline.model import find_model
@@ -47,7 +50,7 @@ def prepare(recipe: Recipe, say: Say) -> qat.Calibrated:
         )
     network = _float(recipe, frames, say)
     table = calibrate(network, frames.spread(plan.frames), plan.method, say)
-    graph = untied(Quantiser(network, table).single)
+    graph = untied(_corrected(Quantiser(network, table).single, table.offsets))
     places = placement(graph)
     spec = before.model
     assert spec is not None  # _check
@@ -95,6 +98,17 @@ def _float(recipe: Recipe, frames: Dataset, say: Say) -> FloatNetwork:
     return make_float(source, frames.spread(GATE_FRAMES), say)
 
 
+def _corrected(model: onnx.ModelProto, offsets: Offsets) -> onnx.ModelProto:
+    """A copy with the means of its layers corrected, so that training starts where PTQ ends."""
+    corrected = onnx.ModelProto()
+    corrected.CopyFrom(model)
+    graph, constants = corrected.graph, initializers(model)
+    for node in graph.node:
+        if node.name in offsets:
+            shift_bias(graph, node, offsets[node.name], constants)
+    return corrected
+
+
 def _weights(recipe: Recipe, before: WeightsSpec) -> WeightsSpec:
     """Data, licence and origin of the trained weights: those of the start travel along."""
     given, data = recipe.weights, f"{recipe.data.partition(':')[0]} {recipe.split}"
@@ -119,7 +133,7 @@ def _write(
 ) -> None:
     """What was learned so far, as a model folder: `graph` with other weights.
 
-    Rescaling is in the weights already, and training has corrected the biases.
+    Rescaling and corrected means are in the weights and biases already.
     """
     made = dataclasses.replace(
         network.manifest,

@@ -20,6 +20,7 @@ from edgeseg.calibration.prepare import prepare
 from edgeseg.calibration.qdq import write_qdq
 from edgeseg.calibration.ranges import network_sha256, read_table
 from edgeseg.cli import main
+from edgeseg.dataset import open_dataset
 from edgeseg.errors import BundleError, EdgesegError, RecipeError, UsageError
 from edgeseg.export.gate import Budget
 from edgeseg.graph import initializers, read_graph
@@ -29,6 +30,7 @@ from edgeseg.pipeline.floats import make_float, scores_of, split_frames
 from edgeseg.pipeline.learned import FLOAT, RANGES, batched
 from edgeseg.pipeline.model import open_model
 from edgeseg.pipeline.plan import Plan, Source
+from edgeseg.pipeline.quantise import Quantiser, calibrate
 from edgeseg.recipe import read_recipe
 from edgeseg.runtime.engine import EngineOptions
 from edgeseg.training.fake_quant import QuantisedModule
@@ -158,6 +160,24 @@ def test_what_was_evaluated_is_what_the_engine_gives(folder, data, tmp_path):
     observer = Observer(expected, [scores_of(graph)])
     wanted = np.concatenate([observer.run(f[None])[scores_of(graph)] for f in frames])
     assert np.abs(scores - wanted).mean() < 0.01 * np.abs(wanted).mean()
+
+
+def test_training_starts_where_calibration_ends(recipe, start, data):
+    """Ranges, rescaled weights and corrected means are those of PTQ's Q/DQ graph."""
+    begun = qat.prepare(read_recipe(Recipe, recipe, (f'qat.model="{start}"',)), silent)
+    network = make_float(Source(str(start)), split_frames(f"camvid:{data}", 4, 20)[1], silent)
+    frames = open_dataset(f"camvid:{data}", "train").spread(4)
+    table = calibrate(network, frames, "mse", silent)
+    quantiser = Quantiser(network, table)
+    assert begun.ranges == table.ranges
+    assert begun.places == quantiser.places()
+    mine, written = initializers(begun.graph), initializers(quantiser.write(begun.places))
+    prepared = initializers(quantiser.single)
+    assert set(table.offsets) == {p.layer for p in begun.places}
+    for place in begun.places:
+        bias = f"{place.layer}/bias"
+        np.testing.assert_array_equal(mine[bias], written[bias])
+        np.testing.assert_array_equal(mine[place.weight], prepared[place.weight])
 
 
 def test_the_manifest_of_int8_says_qat(folder, data, tmp_path):

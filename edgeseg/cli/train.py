@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--init",
         metavar="DIR",
-        help="start from this checkpoint folder, its encoder, or a backbone trained on images",
+        help="start from this checkpoint folder or shipped name, its encoder, or a backbone",
     )
     parser.add_argument(
         "--qat",

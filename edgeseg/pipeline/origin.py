@@ -16,7 +16,7 @@ from edgeseg.frame import format_size
 from edgeseg.recipe import read_recipe
 from edgeseg.training.folder import CHECKPOINT, RECIPE, RESULT
 from edgeseg.training.plan import Recipe
-from edgeseg.weights import is_non_commercial
+from edgeseg.weights import is_non_commercial, weights_folder
 
 # fmt: off
 THANKS = {
@@ -80,7 +80,7 @@ def find_starts(init: str) -> dict[str, WeightsSpec]:
     """Folder -> what its weights say of themselves: what `init` started from, and `init`."""
     if not init:
         return {}
-    folder = Path(init)
+    folder = weights_folder(init)
     if not folder.is_dir():
         raise UsageError(f"the run started from {init}, which is gone: its licence can't be read")
     before = read_run(folder.parent).recipe.init if (folder.parent / RECIPE).exists() else ""

@@ -28,6 +28,7 @@ from edgeseg.training.distributed import World
 from edgeseg.training.losses import Loss, class_weights, count_labels
 from edgeseg.training.patches import collect, find_basis, measure
 from edgeseg.training.plan import Recipe
+from edgeseg.weights import weights_folder
 
 
 @dataclass(frozen=True)
@@ -98,13 +99,13 @@ def open_model(recipe: Recipe, classes: ClassTable, say: Callable[[str], None]) 
 
 
 def _open_init(recipe: Recipe, classes: ClassTable, say: Callable[[str], None]) -> Opened:
-    """The network of the recipe with the weights of the `init` folder.
+    """The network of the recipe with the weights of `init`, a folder or a shipped name.
 
     All of them for the same model on the same classes (a further stage of `+dsrl` adds its
     branches, fresh); else those of the encoder, and what fits of the rest, for which outputs of
     void stay on the same classes; those of a classifier go into the backbones of its DFANet.
     """
-    model, bundle = load_checkpoint(Path(recipe.init), build_trainee)
+    model, bundle = load_checkpoint(weights_folder(recipe.init), build_trainee)
     manifest, spec = bundle.manifest, bundle.manifest.model
     assert spec is not None  # load_checkpoint built the model from it
     mine, theirs = recipe.input, manifest.input

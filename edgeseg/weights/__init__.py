@@ -19,6 +19,11 @@ def shipped() -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(SHIPPED.glob("*/manifest.json"))}
 
 
+def weights_folder(typed: str) -> Path:
+    """The checkpoint folder of a shipped name, or the folder that was typed."""
+    return shipped().get(typed, Path(typed))
+
+
 def scores(name: str) -> dict[str, Any]:
     """What NAME.json says, which is all that the card says: `edgeseg.pipeline.card`."""
     content: dict[str, Any] = json.loads((SHIPPED / f"{name}.json").read_text(encoding="utf-8"))

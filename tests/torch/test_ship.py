@@ -263,6 +263,7 @@ def test_a_recipe_that_is_not_in_the_repository(run, suites):
 
 def test_starting_weights_are_followed_to_the_first(run, tmp_path):
     assert find_starts("") == {}
+    assert find_starts("espnet_q3")["espnet_q3"].licence == "Apache-2.0"
     first = checkpoint(tmp_path / "first", weights=WeightsSpec("a", "b", "c")).folder
     toml = run.folder / "recipe.toml"
     toml.write_text(f"init = '{first}'\n{toml.read_text()}")

@@ -36,6 +36,7 @@ from edgeseg.training.evaluation import evaluate
 from edgeseg.training.losses import CrossEntropy, Term
 from edgeseg.training.patches import cut, find_basis
 from edgeseg.training.plan import AugmentPlan, Input, LossPlan, Recipe
+from edgeseg.weights import weights_folder
 
 pytestmark = pytest.mark.torch
 
@@ -321,7 +322,8 @@ def test_evaluation_sees_labels_of_twice_the_input_in_full():
 
 # Whole runs
 
-STUDY = Path(__file__).parents[2] / "benchmarks" / "suites" / "study_camvid.toml"
+SUITES = Path(__file__).parents[2] / "benchmarks" / "suites"
+SHIPPED, STUDY = SUITES / "shipped_camvid.toml", SUITES / "study_camvid.toml"
 SHORT = ("size=[64, 96]", "eval_sizes=[]", "steps=2", "batch=2", "log_every=1", "eval_every=0",
          "cache=false", "augment.scale=[1.5, 2.0]")  # fmt: skip
 ALIKE = re.compile(r".*_2|.*_fine_tuned|plain_240x320|dfanet_b_(pretrained|one.*|no_substages)")
@@ -363,6 +365,18 @@ def test_the_studys_variants_run_for_two_steps(variant, streets, tmp_path):
         assert basis["patches"] >= 16
         assert 0 < basis["reconstruction_error"] < 0.3
         assert 30 < basis["miou_bound"] <= 100
+
+
+def test_training_starts_from_a_shipped_name(streets):
+    changes = (f"data=camvid:{streets}", *SHORT, "model=espnet_q8+dsrl", "size=[64, 96]",
+               "init=espnet_q8_dsrl_camvid", "options.dsrl={stage='sssr'}")  # fmt: skip
+    recipe = read_recipe(Recipe, SHIPPED, changes, "espnet_q8_dsrl_camvid")
+    opened = start.open_model(recipe, open_dataset(recipe.data, "train").classes, print)
+    theirs = load_file(weights_folder("espnet_q8_dsrl_camvid") / "weights.safetensors")
+    state = opened.model.state_dict()
+    assert not opened.fresh
+    assert all(torch.equal(state[key], value.float()) for key, value in theirs.items()
+               if value.is_floating_point())  # fmt: skip
 
 
 def test_a_further_stage_goes_on_from_a_former_one(streets, tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -11,7 +11,7 @@ from onnx import helper
 from edgeseg.calibration.calibrators import AUTO, LEVELS, METHODS
 from edgeseg.calibration.calibrators import method as find_method
 from edgeseg.calibration.histogram import Histogram
-from edgeseg.calibration.observe import Observer, observe, open_session
+from edgeseg.calibration.observe import Observer, open_session
 from edgeseg.calibration.pixels import RANGE, is_pixels
 from edgeseg.calibration.placement import Place, tensors
 from edgeseg.calibration.qdq import SMALLEST
@@ -20,26 +20,28 @@ Candidates = dict[str, dict[str, float]]
 """Tensor -> calibrator -> range."""
 
 
+def measured(places: tuple[Place, ...]) -> tuple[str, ...]:
+    """The tensors whose ranges come from frames: all but pixels, whose scale is 1."""
+    return tuple(name for name in tensors(places) if not is_pixels(name))
+
+
 def find_ranges(
     model: onnx.ModelProto,
     places: tuple[Place, ...],
     method: str,
-    images: Iterable[np.ndarray],
+    histograms: Mapping[str, Histogram],
     few: Sequence[np.ndarray],
 ) -> dict[str, float]:
-    """The range of each quantised tensor; `images` and `few` are (H, W, 3) uint8 inputs.
+    """The range of each quantised tensor, from the histograms of those of `measured`.
 
-    Pixels need none, their scale is 1. AUTO compares calibrators on `few` of the images.
+    AUTO compares calibrators on `few` (H, W, 3) uint8 inputs.
     """
-    names = tensors(places)
-    measured = [name for name in names if not is_pixels(name)]
-    histograms = observe(model, measured, images)
     if method == AUTO:
         found = _choose(model, places, _candidates(histograms), few)
     else:
         calibrator = find_method(method)
         found = {name: calibrator(histogram) for name, histogram in histograms.items()}
-    return {name: RANGE if is_pixels(name) else found[name] for name in names}
+    return {name: RANGE if is_pixels(name) else found[name] for name in tensors(places)}
 
 
 def _candidates(histograms: Mapping[str, Histogram]) -> Candidates:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +12,14 @@ import onnx
 
 from edgeseg.bundle import Quantisation
 from edgeseg.calibration.bias import find_offsets
-from edgeseg.calibration.choose import find_ranges
-from edgeseg.calibration.observe import Observer
+from edgeseg.calibration.checks import (
+    FramesCheck,
+    check_dead_weights,
+    check_ranges,
+    check_weights,
+)
+from edgeseg.calibration.choose import find_ranges, measured
+from edgeseg.calibration.observe import Observer, observe
 from edgeseg.calibration.pixels import read_pixels
 from edgeseg.calibration.placement import Place, placement
 from edgeseg.calibration.prepare import prepare
@@ -26,7 +32,7 @@ from edgeseg.calibration.ranges import (
 )
 from edgeseg.calibration.rescale import find_factors, find_sources, measure, rescale
 from edgeseg.calibration.sensitivity import Layer, reason
-from edgeseg.dataset import Dataset
+from edgeseg.dataset import Dataset, Sample
 from edgeseg.errors import UsageError
 from edgeseg.pipeline.floats import FloatNetwork, name, prepared
 from edgeseg.pipeline.plan import Say
@@ -89,14 +95,20 @@ def calibrate(network: FloatNetwork, frames: Dataset, method: str, say: Say) -> 
         return network.learned
     if not placement(network.single):
         raise UsageError(f"{network.manifest.name} has no convolution that INT8 could take")
-    digest = FramesDigest(keep=CORRECTION_FRAMES)
+    check_weights(network.single)
+    digest, check = FramesDigest(keep=CORRECTION_FRAMES), FramesCheck(frames.classes)
     pixels = read_pixels(network.single)
     sources = find_sources(pixels)
-    magnitudes = measure(pixels, sources, digest.watch(_images(network, frames)))
+    images = _images(network, check.watch(frames))
+    magnitudes = measure(pixels, sources, digest.watch(images))
     factors = find_factors(pixels, sources, magnitudes)
     graph = rescale(pixels, factors)
     places = placement(graph)
-    ranges = find_ranges(graph, places, method, _images(network, frames), digest.kept())
+    histograms = observe(graph, measured(places), _images(network, frames))
+    ranges = find_ranges(graph, places, method, histograms, digest.kept())
+    warnings = check.finish(frames) + check_dead_weights(graph, places)
+    for warning in (*warnings, *check_ranges(histograms, ranges, places)):
+        say(f"warning: {warning}")
     offsets = find_offsets(graph, places, ranges, digest.kept())
     say(f"calibrated {len(ranges)} tensors on {len(digest)} frames of {name(frames)} ({method})")
     return RangeTable(
@@ -112,8 +124,8 @@ def calibrate(network: FloatNetwork, frames: Dataset, method: str, say: Say) -> 
     )
 
 
-def _images(network: FloatNetwork, frames: Dataset) -> Iterator[np.ndarray]:
-    return (prepared(sample.image, network.spec) for sample in frames)
+def _images(network: FloatNetwork, samples: Iterable[Sample]) -> Iterator[np.ndarray]:
+    return (prepared(sample.image, network.spec) for sample in samples)
 
 
 def check_table(network: FloatNetwork, table: RangeTable, where: Path) -> RangeTable:

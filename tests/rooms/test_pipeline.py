@@ -6,14 +6,25 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from engine_folders import fake_folder, onnxruntime_folder
 from networks import SIZE, SPEC, checkpoint, frames, labels_of, silent
+from onnx import numpy_helper
 from test_foreign import foreign
 
 from edgeseg.bundle import Bundle, InputSpec, read_bundle, read_manifest
+from edgeseg.calibration.placement import placement
 from edgeseg.calibration.sensitivity import Layer
-from edgeseg.errors import BundleError, EngineError, GateError, GraphError, UsageError
+from edgeseg.dataset import Sample
+from edgeseg.errors import (
+    BundleError,
+    DataError,
+    EngineError,
+    GateError,
+    GraphError,
+    UsageError,
+)
 from edgeseg.export.gate import Budget
 from edgeseg.labels import IGNORE
 from edgeseg.models import MODELS
@@ -21,11 +32,7 @@ from edgeseg.pipeline.export import choose_frames, export, export_network
 from edgeseg.pipeline.floats import gate_inputs, make_float, split_frames
 from edgeseg.pipeline.model import check_size, find_model, open_model, resized
 from edgeseg.pipeline.plan import GATE_FRAMES, Plan, Source
-from edgeseg.pipeline.quantise import (
-    Quantiser,
-    check_table,
-    first_departure,
-)
+from edgeseg.pipeline.quantise import Quantiser, calibrate, check_table, first_departure
 from edgeseg.pipeline.sensitivity import ranked_layers
 from edgeseg.runtime.engine import EngineOptions
 
@@ -346,6 +353,33 @@ def test_int8_without_a_table(networks, tmp_path):
         export_network(
             networks.get(), None, Plan("onnxruntime", "int8"), tmp_path / "out", silent
         )  # fmt: skip
+
+
+def test_calibration_frames_of_one_colour_are_refused(networks):
+    grey = np.full((*SIZE, 3), 90, np.uint8)
+    blank = dataclasses.replace(
+        frames(12), read=lambda i: Sample(f"{i}", grey, np.zeros(SIZE, np.uint8))
+    )
+    with pytest.raises(DataError, match="all 12 calibration frames are of one colour"):
+        calibrate(networks.get(), blank, "mse", silent)
+
+
+def test_calibration_warns_of_few_frames_by_the_log(networks):
+    said: list[str] = []
+    calibrate(networks.get(), frames(3, seed=300), "mse", said.append)
+    assert any("warning: " in line and "ranges come from 3 frames only" in line for line in said)
+
+
+def test_weights_with_nan_are_refused_by_name(networks):
+    network = networks.get()
+    broken = onnx.ModelProto()
+    broken.CopyFrom(network.single)
+    [weight] = [t for t in broken.graph.initializer
+                if t.name == placement(network.single)[3].weight]  # fmt: skip
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.nan, weight.name))
+    nan = dataclasses.replace(network, graph=broken, single=broken)
+    with pytest.raises(GraphError, match=f"weights '{weight.name}' of '.*' hold .* nan"):
+        calibrate(nan, frames(3, seed=300), "mse", silent)
 
 
 def test_a_table_is_bound_to_its_network_and_preprocessing(networks, quantiser, tmp_path):

@@ -9,8 +9,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeseg.calibration.bias import find_offsets
 from edgeseg.calibration.calibrators import METHODS
-from edgeseg.calibration.choose import find_ranges
-from edgeseg.calibration.observe import Observer
+from edgeseg.calibration.choose import find_ranges, measured
+from edgeseg.calibration.observe import Observer, observe
 from edgeseg.calibration.pixels import PIXELS, RANGE, is_pixels, read_pixels
 from edgeseg.calibration.placement import placement
 from edgeseg.calibration.prepare import prepare
@@ -70,6 +70,13 @@ def results(model: onnx.ModelProto, output: str = "y") -> np.ndarray:
     return np.concatenate([observer.run(image[None])[output] for image in frames()])
 
 
+def ranged(model, places, method: str, images=None) -> dict[str, float]:
+    """Ranges by `method`, measured and chosen on the same images."""
+    images = frames() if images is None else images
+    histograms = observe(model, measured(places), images)
+    return find_ranges(model, places, method, histograms, images)
+
+
 def first(swap: bool = False, normal=GREY, **attributes: object) -> onnx.ModelProto:
     """One 3x3 convolution with bias of the normalised frame, beside a pooling of it."""
     nodes = [
@@ -114,7 +121,7 @@ def test_int8_of_pixels_rounds_nothing_but_weights():
     levels = np.rint(127 * exact / np.abs(exact).max((1, 2, 3), keepdims=True))
     model.graph.initializer.append(numpy_helper.from_array(levels.astype(np.float32), "levels"))
     next(n for n in model.graph.node if n.name == "a").input[1] = "levels"
-    ranges = find_ranges(model, placement(model), "minmax", frames(), [])
+    ranges = ranged(model, placement(model), "minmax")
     assert ranges == {PIXELS: RANGE}
     quantised = write_qdq(model, placement(model), ranges)
     np.testing.assert_allclose(results(quantised), results(model), rtol=1e-6, atol=1e-2)
@@ -239,7 +246,7 @@ def means(model: onnx.ModelProto, tensor: str) -> np.ndarray:
 def test_means_come_back_layer_after_layer():
     model = prepare(branches(), {})
     places = placement(model)
-    ranges = find_ranges(model, places, "minmax", frames(), [])
+    ranges = ranged(model, places, "minmax")
     coarse = {name: top if is_pixels(name) else top * 6 for name, top in ranges.items()}
     offsets = find_offsets(model, places, coarse, frames())
     assert set(offsets) == {"a", "b", "wide", "deep", "up"}
@@ -273,8 +280,8 @@ def test_auto_takes_the_range_that_loses_least():
         image[..., 0] = np.arange(H * W).reshape(H, W) % 5
         image[0, 0, 1] = 255
     places = placement(model)[1:]
-    auto = find_ranges(model, places, "auto", images, images)["a"]
-    each = [find_ranges(model, places, m, images, [])["a"] for m in METHODS]
+    auto = ranged(model, places, "auto", images)["a"]
+    each = [ranged(model, places, m, images)["a"] for m in METHODS]
     assert max(each) == 255
     errors = [np.square(np.arange(5) - np.rint(np.arange(5) * 127 / top) * top / 127).sum()
               if top >= 4 else np.inf for top in each]  # fmt: skip

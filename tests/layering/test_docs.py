@@ -16,10 +16,11 @@ import tomllib
 from engine_folders import onnxruntime_folder
 
 import edgeseg
-from edgeseg.benchmarks import study_table, tables
+from edgeseg.benchmarks import int8_table, study_table, tables
 from edgeseg.cli import VERBS, Parser, main, verb_module
 from edgeseg.dataset.folder import FolderRecipe
 from edgeseg.labels import CLASS_TABLES
+from edgeseg.pipeline.int8_comparison_suite import Suite
 from edgeseg.pipeline.study import read_study
 from edgeseg.recipe import read_recipe
 from edgeseg.runtime.segmenter import Segmenter
@@ -314,6 +315,14 @@ def test_a_study_can_be_run_again(path: Path):
     assert {claim["name"] for claim in content["claims"]} <= set(claims)
     assert (path.parent / "curves.png").exists()
     assert (path.parent / "overlays.jpg").exists()
+
+
+def test_the_page_of_int8_is_that_of_its_result():
+    int8_table.update(ROOT / "benchmarks" / "INT8.md", INT8, check=True)
+    content = int8_table.read_result(INT8)
+    assert content["limit_frames"] is None
+    known = read_recipe(Suite, ROOT / content["suite"]).pairs()
+    assert {(row["model"], row["method"]) for row in content["rows"]} <= set(known)
 
 
 def test_recipes_of_training_parse():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -353,6 +354,25 @@ def test_int8_without_a_table(networks, tmp_path):
         export_network(
             networks.get(), None, Plan("onnxruntime", "int8"), tmp_path / "out", silent
         )  # fmt: skip
+
+
+def test_memory_does_not_grow_with_the_calibration_frames(networks):
+    network, peaks = networks.get(), []
+    for count in (10, 20, 200):  # the first also fills what is kept between runs
+        tracemalloc.start()
+        calibrate(network, frames(count, seed=300), "mse", silent)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] < peaks[1] + 100_000
+
+
+def test_the_order_of_calibration_frames_does_not_matter(networks):
+    network, few = networks.get(), frames(12, seed=300)
+    tables = [
+        calibrate(network, few.subset(order), "auto", silent)
+        for order in (range(12), range(11, -1, -1), (5, 3, 9, 0, 11, 1, 2, 4, 10, 8, 7, 6))
+    ]
+    assert tables[0] == tables[1] == tables[2]
 
 
 def test_calibration_frames_of_one_colour_are_refused(networks):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from networks import SIZE, Networks, blobs, camvid, checkpoint, labels_of, one_cpu, silent
 
-from edgeseg.bundle import WeightsSpec, read_bundle, read_manifest, write_bundle
+from edgeseg.bundle import ModelSpec, WeightsSpec, read_bundle, read_manifest, write_bundle
 from edgeseg.calibration.observe import Observer
 from edgeseg.calibration.pixels import is_pixels
 from edgeseg.calibration.placement import placement
@@ -24,6 +24,7 @@ from edgeseg.dataset import open_dataset
 from edgeseg.errors import BundleError, EdgesegError, RecipeError, UsageError
 from edgeseg.export.gate import Budget
 from edgeseg.graph import initializers, read_graph
+from edgeseg.models.network import build_model
 from edgeseg.pipeline import qat
 from edgeseg.pipeline.export import export
 from edgeseg.pipeline.floats import make_float, scores_of, split_frames
@@ -247,6 +248,28 @@ def test_scores_are_decoded_outside_as_they_were_in_training(recipe, start, data
     with pytest.raises(UsageError) as error:
         exported(folder, data, tmp_path / "labels", "int8")
     assert "with --output scores and can't be exported with labels" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "options"),
+    [
+        ("espnetc_q3+dsrl", 2, {"p": 1, "dsrl": {"stage": "sssr"}}),
+        ("espnetc_q3+dupsample", 1, {"p": 1}),
+    ],
+)
+def test_wrapped_networks_are_trained_too(name, scale, options, recipe, data, tmp_path):
+    """In the form that is exported: without SISR, with labels twice as large; with W as a layer."""
+    torch.manual_seed(0)
+    spec = ModelSpec(name, options, void_outputs=1)
+    network = build_model(spec, 12)
+    checkpoint(tmp_path / "start", name, model=network, **options)
+    words = ("--set", f"model={name}", "--set", "steps=1")
+    assert train(recipe, tmp_path / "start", tmp_path / "run", *words) == 0
+    folder = tmp_path / "run" / "checkpoint"
+    assert read_manifest(folder).output.scale == scale
+    exported(folder, data, tmp_path / "int8", "int8")
+    labels = labels_of(tmp_path / "int8", blobs(900)[0][None])
+    assert labels.shape == (1, scale * SIZE[0], scale * SIZE[1])
 
 
 # Going on

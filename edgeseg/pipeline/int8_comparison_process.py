@@ -39,10 +39,11 @@ def run_watched(
 ) -> Ran:
     """Run a program to its end, or kill it past `cap_mib` or `limit_seconds`; output goes to `log`.
 
-    Peak memory is the sum over the process and its descendants, each at its own peak so far.
+    Peak memory is the largest sum, of any look, of the process (its own peak so far) and of what it
+    has started and still runs; of pages that those share they count their part.
     """
     begin, used = time.monotonic(), _cpu_seconds()
-    peaks: dict[int, float] = {}
+    peak = 0.0
     stopped = ""
     with log.open("wb") as file:
         process = subprocess.Popen(
@@ -50,9 +51,9 @@ def run_watched(
         )
         try:
             while process.poll() is None:
-                for pid in _descendants(process.pid):
-                    peaks[pid] = max(peaks.get(pid, 0.0), _peak_mib(pid))
-                if sum(peaks.values()) > cap_mib:
+                own, *others = _descendants(process.pid)
+                peak = max(peak, _peak_mib(own) + sum(_shared_mib(pid) for pid in others))
+                if peak > cap_mib:
                     stopped = "out of memory"
                 elif time.monotonic() - begin > limit_seconds:
                     stopped = "timed out"
@@ -63,7 +64,7 @@ def run_watched(
             _kill(process)
     seconds, used = time.monotonic() - begin, _cpu_seconds() - used
     state, reason = _verdict(stopped, process.returncode, log, cap_mib, limit_seconds)
-    return Ran(state, reason, *(round(v, 1) for v in (seconds, used, sum(peaks.values()))))
+    return Ran(state, reason, *(round(v, 1) for v in (seconds, used, peak)))
 
 
 def _verdict(
@@ -108,6 +109,14 @@ def _peak_mib(pid: int) -> float:
     """Peak resident memory of a process so far (VmHWM), 0 once it has ended."""
     for line in _read(Path(f"/proc/{pid}/status")).splitlines():
         if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def _shared_mib(pid: int) -> float:
+    """Memory of a process now, what it shares divided by its sharers (Pss); 0 once it has ended."""
+    for line in _read(Path(f"/proc/{pid}/smaps_rollup")).splitlines():
+        if line.startswith("Pss:"):
             return int(line.split()[1]) / 1024
     return 0.0
 

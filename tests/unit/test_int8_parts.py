@@ -174,12 +174,26 @@ def test_memory_of_what_it_starts_counts(tmp_path):
 
 
 def test_the_peak_of_what_has_ended_counts(tmp_path):
-    inner = "import time; b = bytearray(60 << 20); time.sleep(0.2)"
+    inner = "import time; b = bytearray(60 << 20); time.sleep(0.3)"
     code = (
         f"import subprocess, sys, time; subprocess.run([sys.executable, '-c', {inner!r}]); "
         "time.sleep(0.2)"
     )
     assert watched(tmp_path, code).peak_mib > 60
+
+
+def test_what_a_fork_shares_counts_once(tmp_path):
+    """60 MiB in the parent, and four children that only look at them, one after the other."""
+    code = """
+import os, time
+b = bytearray(60 << 20)
+for _ in range(4):
+    if not os.fork():
+        time.sleep(0.15)
+        os._exit(0)
+    os.wait()
+"""
+    assert 60 < watched(tmp_path, code).peak_mib < 115
 
 
 def test_too_long_is_a_result(tmp_path):

@@ -84,8 +84,11 @@ def linear_ticks(low: float, high: float, most: int = 6) -> list[float]:
     return [i * step for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def front_chart(points: Sequence[Point], width: int, height: int) -> str:
-    """Latency (log) against mIoU: every row, the front line, labels that touch nothing."""
+def front_chart(points: Sequence[Point], width: int, height: int, most: int | None = None) -> str:
+    """Latency (log) against mIoU: every row, the front line, labels that touch nothing.
+
+    Of more than `most` points those on the front alone are labelled.
+    """
     left, right, top, bottom = 46, 16, 30, 44
     x, y = _scales(points, (left, width - right), (height - bottom, top))
     spots = [(x(p.x), y(p.y)) for p in points]
@@ -95,7 +98,9 @@ def front_chart(points: Sequence[Point], width: int, height: int) -> str:
     if len(line) > 1:
         parts.append(f'<polyline class="front" points="{_points(_stairs(line))}"/>')
     inside = (left + 4, top + 2, width - right - 2, height - bottom - 4)
-    placed = place_labels(spots, [p.label for p in points], inside, _along(_stairs(line)))
+    every = most is None or len(points) <= most
+    labels = [p.label if every or i in best else "" for i, p in enumerate(points)]
+    placed = place_labels(spots, labels, inside, _along(_stairs(line)))
     for (px, py), label in zip(spots, placed, strict=True):
         if label and label.far:
             cx, cy = label.anchor
@@ -201,18 +206,22 @@ def place_labels(
     inside: Box,
     lines: Sequence[Box] = (),
 ) -> list[Placed | None]:
-    """A place for each label near its spot that touches no other label and no spot.
+    """A place for each label near its spot that touches no other label and no spot; "" needs none.
 
     Labels and leaders also keep clear of `lines` and of each other's leaders where they can. None
     where there is no room at all. Labels are placed one by one, nearest ring first; of several
     orders the best outcome is taken.
     """
     dice = random.Random(0)
-    everyone = list(range(len(spots)))
+    everyone = [i for i, label in enumerate(labels) if label]
     orders = [sorted(everyone, key=lambda i: spots[i])]
     orders += [dice.sample(everyone, len(everyone)) for _ in range(24)]
     outcomes = [_place_in_order(order, spots, labels, inside, lines) for order in orders]
-    return min(outcomes, key=lambda placed: sum(p.cost if p else 2000 for p in placed))
+    return min(outcomes, key=lambda placed: sum(_cost(placed[i]) for i in everyone))
+
+
+def _cost(placed: Placed | None) -> float:
+    return placed.cost if placed else 2000.0
 
 
 def _place_in_order(

@@ -26,6 +26,9 @@ from edgeseg.benchmarks.rows import (
     short_names,
 )
 
+MOST_NAMED = 14
+"""Of more rows than this, the chart names those on the front alone."""
+
 
 def front_section(rows: Sequence[Row]) -> str:
     """Scatter of p50 against mIoU, for wide and for narrow screens; "" for fewer than two rows."""
@@ -36,7 +39,8 @@ def front_section(rows: Sequence[Row]) -> str:
     ]
     if len(shown) < 2:
         return ""
-    wide = front_chart([_point(row, name) for _, row, name in shown], 1080, 470)
+    wide = front_chart([_point(row, name) for _, row, name in shown], 1080, 470, MOST_NAMED)
+    named = "; point at a mark to see its name" if len(shown) > MOST_NAMED else ""
     narrow = front_chart([_point(row, str(index)) for index, row, _ in shown], 350, 340)
     listed = "".join(
         f'<li value="{index}"><i class="dot {escape(row["precision"])}"></i>{escape(name)}: '
@@ -46,7 +50,7 @@ def front_section(rows: Sequence[Row]) -> str:
     return (
         '<section class="card" id="front"><h2>Accuracy against latency</h2>'
         "<p>Up and to the left is better. The dashed line joins the rows that no other beats in "
-        "both.</p>"
+        f"both{named}.</p>"
         f'<div class="wide">{wide}</div><div class="narrow">{narrow}</div>'
         f'{_key([row for _, row, _ in shown])}<ol class="numbered">{listed}</ol></section>'
     )

@@ -214,6 +214,8 @@ def test_front_chart_draws_every_point_and_marks_the_front():
     marks = [g.get("class") for g in svg.findall("s:g", space)]
     assert marks == ["mark int8 on", "mark fp32 on", "mark fp32 off"]
     assert [t.text for t in svg.findall("s:text[@class='label']", space)] == ["a<b", "c", "d"]
+    crowded = ElementTree.fromstring(front_chart(points, 800, 400, most=2))
+    assert [t.text for t in crowded.findall("s:text[@class='label']", space)] == ["a<b", "c"]
     assert ElementTree.fromstring(front_chart(points[:1], 350, 300)) is not None
 
 

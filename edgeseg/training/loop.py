@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from edgeseg.errors import TrainingError
 from edgeseg.frame import format_size
 from edgeseg.training import folder as run_folder
 from edgeseg.training import start
@@ -105,6 +106,15 @@ class Run:
             self.progress.note(text)
 
     def _take(self, state: State) -> None:
+        own = {name: tuple(value.shape) for name, value in self.stepper.model.state_dict().items()}
+        theirs = {name: tuple(value.shape) for name, value in state.model.items()}
+        odd = next((n for n in (*own, *theirs) if own.get(n) != theirs.get(n)), None)
+        if odd:
+            raise TrainingError(
+                f"{self.folder / STATE} is of another network: '{odd}' has shape "
+                f"{theirs.get(odd, 'none')} there, {own.get(odd, 'none')} in this recipe's. What "
+                "it starts from has changed, or edgeseg has; train anew in another folder"
+            )
         self.stepper.model.load_state_dict(state.model)
         self.stepper.average.load_state_dict(state.average)
         self.stepper.optimizer.load_state_dict(state.optimizer)

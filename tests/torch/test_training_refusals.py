@@ -133,6 +133,19 @@ def test_a_damaged_state(recipe_file, tmp_path, capsys, damage):
     )
 
 
+def test_a_state_of_another_network_is_refused_by_its_tensor(recipe_file, tmp_path, capsys):
+    """As after `init` itself was trained anew with other classes."""
+    recipe, out = recipe_file(steps=2), tmp_path / "run"
+    assert run(recipe, out, "--set", "steps=2") == 0
+    content = torch.load(out / "state.pt", weights_only=True)
+    name = next(n for n, value in content["model"].items() if value.ndim == 4)
+    content["model"][name] = content["model"][name][:1]
+    torch.save(content, out / "state.pt")
+    capsys.readouterr()
+    assert run(recipe, out, "--resume") == 2
+    assert f"state.pt is of another network: '{name}' has shape (1, " in said(capsys)
+
+
 def test_a_full_disk_keeps_the_old_state(tmp_path):
     def state(step, size):
         weights = {"w": torch.ones(size)}

@@ -9,6 +9,7 @@ import openvino
 from edgeseg.bundle import Target
 from edgeseg.errors import EngineError
 from edgeseg.export.targets import Built
+from edgeseg.runtime.engine_openvino import shared_core
 
 
 def to_openvino(graph: Path, folder: Path) -> Built:
@@ -23,6 +24,6 @@ def to_openvino(graph: Path, folder: Path) -> Built:
         raise EngineError(
             f"openvino can't write {folder / 'network.xml'} ({error}); is the disk full?"
         ) from error
-    device = str(openvino.Core().get_property("CPU", "FULL_DEVICE_NAME"))
+    device = str(shared_core().get_property("CPU", "FULL_DEVICE_NAME"))
     version = openvino.__version__.partition("-")[0]
     return Built("network.xml", Target("openvino", version, device))

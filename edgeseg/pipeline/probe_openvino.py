@@ -11,6 +11,7 @@ from openvino import opset13
 
 from edgeseg.errors import EngineError
 from edgeseg.pipeline.probe import Node, Probe, Tensors
+from edgeseg.runtime.engine_openvino import shared_core
 
 SILENT = ("Constant", "Result")
 QUANTISES = ("/q", "/dq")
@@ -23,7 +24,7 @@ class OpenVinoProbe(Probe):
     engine = "openvino"
 
     def __init__(self, network: Path, *, threads: int, precision: str = "f32") -> None:
-        self._core = openvino.Core()
+        self._core = shared_core()
         self._network = network
         self._settings = {
             "PERFORMANCE_HINT": "LATENCY",

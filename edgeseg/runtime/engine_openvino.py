@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 
@@ -15,6 +16,16 @@ from edgeseg.runtime.engine import Engine, EngineOptions, check_images
 _HALVES = {"f16": "FP16", "bf16": "BF16"}
 
 
+@functools.cache
+def shared_core() -> openvino.Core:
+    """The one Core of the process, never let go.
+
+    With its last Core OpenVINO (2026.4) frees the signal stack that it has given to the thread and
+    leaves it registered: the next signal, such as Ctrl-C, would end the process.
+    """
+    return openvino.Core()
+
+
 class OpenVinoEngine(Engine):
     """`network.xml` by OpenVINO's CPU plugin.
 
@@ -24,7 +35,7 @@ class OpenVinoEngine(Engine):
 
     def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
         self._spec = bundle.manifest.input
-        core = openvino.Core()
+        core = shared_core()
         self.version = openvino.__version__.partition("-")[0]
         self.device = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
         self.threads = options.threads or len(os.sched_getaffinity(0))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,7 @@ from edgeseg.pipeline.export import export_network
 from edgeseg.pipeline.floats import FloatNetwork
 from edgeseg.pipeline.plan import Plan
 from edgeseg.pipeline.quantise import Quantiser
+from edgeseg.runtime.engine_openvino import shared_core
 
 pytestmark = [pytest.mark.rooms, pytest.mark.usefixtures("one_thread")]
 
@@ -271,14 +274,40 @@ class TestOnnxRuntime(ExporterContract):
         return {str(arrays[n].dtype) for n in sources}
 
 
+AFTERWARDS = """
+import gc, os, signal, sys, time
+from pathlib import Path
+from edgeseg.bundle import read_bundle
+from edgeseg.pipeline.probe import probe_file
+from edgeseg.runtime.engine import EngineOptions, open_engine
+
+folder = Path(sys.argv[1])
+engine = open_engine("openvino", read_bundle(folder), EngineOptions())
+probe = probe_file("openvino", folder / "network.xml")
+del engine, probe
+gc.collect()
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(5)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_after_openvino_is_closed_does_not_crash(networks, tmp_path):
+    """OpenVINO frees a signal stack that is still registered when its last Core goes."""
+    folder = written(networks.get(), "openvino", "fp32", tmp_path / "out")
+    command = [sys.executable, "-c", AFTERWARDS, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
+
+
 class TestOpenVino(ExporterContract):
     target = "openvino"
 
     @staticmethod
     def interface(folder):
-        import openvino
-
-        model = openvino.Core().read_model(folder / "network.xml")
+        model = shared_core().read_model(folder / "network.xml")
         (given,), (made,) = model.inputs, model.outputs
         return (
             np.dtype(given.element_type.to_dtype()).name, list(given.shape),
@@ -287,9 +316,7 @@ class TestOpenVino(ExporterContract):
 
     @staticmethod
     def constants(folder):
-        import openvino
-
-        model = openvino.Core().read_model(folder / "network.xml")
+        model = shared_core().read_model(folder / "network.xml")
         kinds = set()
         for node in model.get_ops():
             if node.get_type_name() in ("Convolution", "ConvolutionBackpropData"):

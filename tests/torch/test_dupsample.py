@@ -14,6 +14,7 @@ from edgeseg.labels import CLASS_TABLES, IGNORE
 from edgeseg.models.checkpoint import save_checkpoint
 from edgeseg.models.dupsample import DUpsample, Reconstruct
 from edgeseg.models.network import Bilinear, Network, build_model
+from edgeseg.runtime.engine_openvino import shared_core
 from edgeseg.training.optimizer import parameter_groups
 from edgeseg.training.patches import cut, find_basis, one_hot
 
@@ -294,7 +295,6 @@ def test_scores_and_the_fused_decode_agree_with_torch(case):
 def test_the_portable_graph_agrees_with_torch_in_both_engines(case, tmp_path):
     import onnx
     import onnxruntime
-    import openvino
 
     folder, frames, labels = case
     exported = to_onnx(folder, size=(64, 96), batch=1, order="rgb", scores=False)
@@ -307,7 +307,7 @@ def test_the_portable_graph_agrees_with_torch_in_both_engines(case, tmp_path):
     (found,) = session.run(None, {"image": frames})
     assert (found == labels).mean() >= 0.9999
     onnx.save(graph, tmp_path / "network.onnx")
-    compiled = openvino.Core().compile_model(
+    compiled = shared_core().compile_model(
         str(tmp_path / "network.onnx"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
     )
     assert (compiled(frames)[0] == labels).mean() >= 0.9999

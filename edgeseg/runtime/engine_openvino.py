@@ -20,8 +20,9 @@ _HALVES = {"f16": "FP16", "bf16": "BF16"}
 def shared_core() -> openvino.Core:
     """The one Core of the process, never let go.
 
-    With its last Core OpenVINO (2026.4) frees the signal stack that it has given to the thread and
-    leaves it registered: the next signal, such as Ctrl-C, would end the process.
+    OpenVINO (2026.4) gives a signal stack to the thread that makes a Core. When the Core goes in
+    another thread, as the garbage collector may have it, that stack is freed and stays registered:
+    the next signal of the first thread, such as Ctrl-C, ends the process.
     """
     return openvino.Core()
 

@@ -275,17 +275,18 @@ class TestOnnxRuntime(ExporterContract):
 
 
 AFTERWARDS = """
-import gc, os, signal, sys, time
+import gc, os, signal, sys, threading, time
 from pathlib import Path
 from edgeseg.bundle import read_bundle
 from edgeseg.pipeline.probe import probe_file
 from edgeseg.runtime.engine import EngineOptions, open_engine
 
 folder = Path(sys.argv[1])
-engine = open_engine("openvino", read_bundle(folder), EngineOptions())
-probe = probe_file("openvino", folder / "network.xml")
-del engine, probe
-gc.collect()
+opened = [open_engine("openvino", read_bundle(folder), EngineOptions())]
+opened.append(probe_file("openvino", folder / "network.xml"))
+other = threading.Thread(target=lambda: (opened.clear(), gc.collect()))
+other.start()
+other.join()
 try:
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(5)
@@ -294,8 +295,8 @@ except KeyboardInterrupt:
 """
 
 
-def test_ctrl_c_after_openvino_is_closed_does_not_crash(networks, tmp_path):
-    """OpenVINO frees a signal stack that is still registered when its last Core goes."""
+def test_ctrl_c_after_openvino_went_in_another_thread(networks, tmp_path):
+    """It goes in another thread, as the garbage collector may have it."""
     folder = written(networks.get(), "openvino", "fp32", tmp_path / "out")
     command = [sys.executable, "-c", AFTERWARDS, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from edgeseg.bundle import Manifest, ModelSpec, read_manifest
 from edgeseg.errors import BundleError, UsageError, WeightsError
-from edgeseg.models import MODELS
+from edgeseg.models import MODELS, WRAPPERS
 from edgeseg.models.checkpoint import fill_weights, load_checkpoint, save_checkpoint
 from edgeseg.models.espnet import ESP, ESPNet
 from edgeseg.models.network import Bilinear, Network, build_model
@@ -176,7 +176,11 @@ def test_every_row_of_models_keeps_the_contract():
 
     for path in Path(__file__).parent.glob("test_models*.py"):
         importlib.import_module(path.stem)
-    assert {vars(k).get("name") for k in below(ModelContract)} - {None} == set(MODELS)
+    names = {vars(k).get("name") for k in below(ModelContract)} - {None}
+    assert {name for name in names if "+" not in name} == set(MODELS)
+    wrapped = [name.split("+") for name in names if "+" in name]
+    assert {host for host, *_ in wrapped} <= set(MODELS)
+    assert {wrapper for _, *wrappers in wrapped for wrapper in wrappers} == set(WRAPPERS)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -6,16 +6,13 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgeseg.benchmarks.pages import Page, read_content, table
 from edgeseg.benchmarks.rows import ENGINE_NAMES, milliseconds, number
-from edgeseg.disk import write_text
-from edgeseg.errors import ComparisonError, EdgesegError, UsageError
 
 Row = dict[str, Any]
 
@@ -28,17 +25,8 @@ QUIET = 0.1
 
 def read_result(path: Path) -> dict[str, Any]:
     """The content of the comparison's JSON; UsageError when it is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        made = "python -m edgeseg.pipeline.int8_comparison"
-        raise UsageError(f"{path}: no such file; '{made}' writes it") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: is not JSON: {error}") from error
-    missing = [key for key in REQUIRED if not isinstance(content, dict) or key not in content]
-    if missing:
-        raise UsageError(f"{path}: is no result of the INT8 comparison: '{missing[0]}' is missing")
-    return dict(content)
+    made = "python -m edgeseg.pipeline.int8_comparison"
+    return read_content(path, REQUIRED, what="the INT8 comparison", made=made)
 
 
 def page(content: dict[str, Any]) -> str:
@@ -118,7 +106,7 @@ def _accuracy(model: Row, rows: Sequence[Row]) -> str:
             cells += _scores(row["engines"].get(engine))
         cells += [number((row.get("parity") or {}).get("miou_apart"), 2), _worst(row)]
         lines.append(cells)
-    return _table(head, lines)
+    return table(head, lines, words=1)
 
 
 def _share(row: Row, model: Row) -> str:
@@ -165,7 +153,7 @@ def _cost(model: Row, rows: Sequence[Row]) -> str:
         ]
         for row in rows
     ]
-    return _table(head, lines)
+    return table(head, lines, words=1)
 
 
 def _time(found: Row | None) -> str:
@@ -189,45 +177,12 @@ def _failures(rows: Sequence[Row]) -> str:
     return "\n".join(["Without numbers:", "", *lines]) if lines else ""
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    marks = ["---"] + ["---:"] * (len(head) - 1)
-    return "\n".join(_line(cells) for cells in (head, marks, *rows))
-
-
-def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def update(path: Path, result: Path, *, check: bool) -> None:
-    """Write the page; with `check`, ComparisonError if it differs."""
-    new = page(read_result(result))
-    old = path.read_text(encoding="utf-8") if path.exists() else ""
-    if check and new != old:
-        raise ComparisonError(
-            f"{path} is not what the result says; run "
-            f"'python -m edgeseg.benchmarks.int8_table {path} {result}'"
-        )
-    if not check and new != old:
-        write_text(path, new)
-
-
-def main(words: list[str]) -> int:
-    """Run one command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m edgeseg.benchmarks.int8_table",
-        description="Write the page of the INT8 comparison",
-    )
-    parser.add_argument("markdown", type=Path)
-    parser.add_argument("result", type=Path, help="JSON of the INT8 comparison")
-    parser.add_argument("--check", action="store_true", help="fail when the page differs")
-    args = parser.parse_args(words)
-    try:
-        update(args.markdown, args.result, check=args.check)
-    except EdgesegError as error:
-        print(f"edgeseg: {error}", file=sys.stderr)  # noqa: T201
-        return error.exit_code
-    return 0
-
+PAGE = Page(
+    "edgeseg.benchmarks.int8_table",
+    "Write the page of the INT8 comparison",
+    "JSON of the INT8 comparison",
+    lambda _, results: page(read_result(results[0])),
+)
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(PAGE.main(sys.argv[1:]))

@@ -6,16 +6,14 @@ writes nothing and fails when the file is not what the results say.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
+from edgeseg.benchmarks.pages import Page, read_content, table
 from edgeseg.benchmarks.rows import count, number, signed
-from edgeseg.disk import write_text
-from edgeseg.errors import ComparisonError, EdgesegError, UsageError
+from edgeseg.frame import format_size
 
 TITLE = (
     "# Results of the studies\n\n"
@@ -27,16 +25,7 @@ REQUIRED = ("title", "command", "runs", "claims", "machine", "bootstrap", "rule"
 
 def read_study_result(path: Path) -> dict[str, Any]:
     """The content of a study.json; UsageError when it is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such file; 'edgeseg study' writes it") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: is not JSON: {error}") from error
-    missing = [key for key in REQUIRED if not isinstance(content, dict) or key not in content]
-    if missing:
-        raise UsageError(f"{path}: is no result of 'edgeseg study': '{missing[0]}' is missing")
-    return dict(content)
+    return read_content(path, REQUIRED, what="'edgeseg study'", made="edgeseg study")
 
 
 def page(results: dict[str, dict[str, Any]]) -> str:
@@ -86,14 +75,14 @@ def _runs(runs: list[dict[str, Any]]) -> str:
             "pixel acc.", "seconds")  # fmt: skip
     rows = [
         (
-            run["variant"], run["model"], _start(run["init"]), _size(run["size"]),
-            _size(run["labels"]), count(run["params"]), count(run["macs"]),
+            run["variant"], run["model"], _start(run["init"]), format_size(run["size"]),
+            format_size(run["labels"]), count(run["params"]), count(run["macs"]),
             number(run["miou"]["value"], 2), _bounds(run["miou"]),
             number(run["pixel_accuracy"], 2), number(run["seconds"], 0),
         )
         for run in runs
     ]  # fmt: skip
-    return _table(head, rows, words=5)
+    return table(head, rows, words=5)
 
 
 def _claims(content: dict[str, Any]) -> str:
@@ -106,7 +95,7 @@ def _claims(content: dict[str, Any]) -> str:
         )
         for claim in content["claims"]
     ]  # fmt: skip
-    return _table(head, rows, words=3)
+    return table(head, rows, words=3)
 
 
 def _bases(runs: list[dict[str, Any]]) -> str:
@@ -121,7 +110,7 @@ def _bases(runs: list[dict[str, Any]]) -> str:
                 number(basis["reconstruction_error"], 4), number(basis["miou_bound"], 2),
             )
         )  # fmt: skip
-    return _table(head, rows, words=2)
+    return table(head, rows, words=2)
 
 
 def _classes(runs: list[dict[str, Any]]) -> str:
@@ -129,7 +118,7 @@ def _classes(runs: list[dict[str, Any]]) -> str:
     rows = [
         (run["variant"], *(number(run["per_class"].get(name), 1) for name in names)) for run in runs
     ]
-    return _table(("variant", *names), rows, words=1)
+    return table(("variant", *names), rows, words=1)
 
 
 def _start(init: str) -> str:
@@ -137,59 +126,26 @@ def _start(init: str) -> str:
     return (path.parent.name if path.name == "checkpoint" else path.name) if init else "seed"
 
 
-def _size(size: list[int]) -> str:
-    return f"{size[0]}x{size[1]}"
-
-
 def _bounds(found: dict[str, float]) -> str:
     return f"[{found['low']:.2f}, {found['high']:.2f}]"
 
 
-def _table(head: tuple[str, ...], rows: list[Any], *, words: int) -> str:
-    marks = ["---"] * words + ["---:"] * (len(head) - words)
-    return "\n".join(_line(cells) for cells in (head, marks, *rows))
-
-
-def _line(cells: Any) -> str:
-    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
-
-
-def update(path: Path, results: list[Path], *, check: bool) -> None:
-    """Write the page; with `check`, ComparisonError if it differs."""
-    base = path.parent
-    contents = {
-        Path(os.path.relpath(result.parent, base)).as_posix(): read_study_result(result)
-        for result in results
-    }
-    new = page(contents)
-    old = path.read_text(encoding="utf-8") if path.exists() else ""
-    if check and new != old:
-        words = " ".join(str(result) for result in results)
-        raise ComparisonError(
-            f"{path} is not what the results say; run "
-            f"'python -m edgeseg.benchmarks.study_table {path} {words}'"
-        )
-    if not check and new != old:
-        write_text(path, new)
-
-
-def main(words: list[str]) -> int:
-    """Run one command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m edgeseg.benchmarks.study_table",
-        description="Write the page of the studies' results",
+def _make(path: Path, results: list[Path]) -> str:
+    return page(
+        {
+            Path(os.path.relpath(result.parent, path.parent)).as_posix(): read_study_result(result)
+            for result in results
+        }
     )
-    parser.add_argument("markdown", type=Path)
-    parser.add_argument("results", type=Path, nargs="+", help="study.json of 'edgeseg study'")
-    parser.add_argument("--check", action="store_true", help="fail when the page differs")
-    args = parser.parse_args(words)
-    try:
-        update(args.markdown, args.results, check=args.check)
-    except EdgesegError as error:
-        print(f"edgeseg: {error}", file=sys.stderr)  # noqa: T201
-        return error.exit_code
-    return 0
 
+
+PAGE = Page(
+    "edgeseg.benchmarks.study_table",
+    "Write the page of the studies' results",
+    "study.json of 'edgeseg study'",
+    _make,
+    several=True,
+)
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(PAGE.main(sys.argv[1:]))

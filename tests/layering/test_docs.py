@@ -302,7 +302,7 @@ def studies() -> list[Path]:
 
 def test_the_page_of_results_is_that_of_the_studies():
     assert studies()
-    study_table.update(ROOT / "benchmarks" / "RESULTS.md", studies(), check=True)
+    study_table.PAGE.update(ROOT / "benchmarks" / "RESULTS.md", studies(), check=True)
 
 
 @pytest.mark.parametrize("path", studies(), ids=lambda p: p.parent.name)
@@ -318,7 +318,7 @@ def test_a_study_can_be_run_again(path: Path):
 
 
 def test_the_page_of_int8_is_that_of_its_result():
-    int8_table.update(ROOT / "benchmarks" / "INT8.md", INT8, check=True)
+    int8_table.PAGE.update(ROOT / "benchmarks" / "INT8.md", [INT8], check=True)
     content = int8_table.read_result(INT8)
     assert content["limit_frames"] is None
     known = read_recipe(Suite, ROOT / content["suite"]).pairs()

@@ -11,7 +11,7 @@ import pytest
 from conftest import RECIPE
 from PIL import Image
 
-from edgeseg.benchmarks.study_table import main as write_page
+from edgeseg.benchmarks.study_table import PAGE
 from edgeseg.cli import main
 from edgeseg.pipeline.study import plan, read_study, run_folder
 
@@ -132,7 +132,7 @@ def test_another_seed_has_its_own_folders_and_starts(here):
 
 def test_the_page_is_what_the_results_say(here, capsys):
     words = ["RESULTS.md", "results/study.json"]
-    assert write_page(words) == 0
+    assert PAGE.main(words) == 0
     text = (here / "RESULTS.md").read_text()
     assert "## Two and one" in text
     assert "| second | espnetc_q3 | first | 32x64 | 32x64 |" in text
@@ -140,9 +140,9 @@ def test_the_page_is_what_the_results_say(here, capsys):
     assert "| +100.0 | **no** |" in text
     assert "| wide | 8x8 | 4 |" in text
     assert "results/curves.png" in text
-    assert write_page([*words, "--check"]) == 0
+    assert PAGE.main([*words, "--check"]) == 0
     (here / "RESULTS.md").write_text(text.replace("espnetc_q3", "espnet_q8"))
-    assert write_page([*words, "--check"]) == 1
+    assert PAGE.main([*words, "--check"]) == 1
     assert "RESULTS.md is not what the results say; run 'python -m" in capsys.readouterr().err
 
 
@@ -173,8 +173,8 @@ def test_words_that_are_refused(here, capsys):
     shutil.rmtree(here / "runs")
     assert main(["study", "study.toml", "--compare-only"]) == 2
     assert "no run of study.toml is finished in runs" in capsys.readouterr().err
-    assert write_page(["RESULTS.md", "nothing.json"]) == 2
+    assert PAGE.main(["RESULTS.md", "nothing.json"]) == 2
     assert "nothing.json: no such file; 'edgeseg study' writes it" in capsys.readouterr().err
     (here / "other.json").write_text("{}")
-    assert write_page(["RESULTS.md", "other.json"]) == 2
+    assert PAGE.main(["RESULTS.md", "other.json"]) == 2
     assert "is no result of 'edgeseg study': 'title' is missing" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edgeseg.benchmarks.int8_table import main, page, read_result, update
+from edgeseg.benchmarks.int8_table import PAGE, page, read_result
 from edgeseg.errors import ComparisonError, UsageError
 
 pytestmark = pytest.mark.unit
@@ -113,16 +113,16 @@ def written(tmp_path: Path, content: Any = RESULT) -> Path:
 def test_the_page_is_written_and_checked(tmp_path, capsys):
     result, document = written(tmp_path), tmp_path / "INT8.md"
     with pytest.raises(ComparisonError) as error:
-        update(document, result, check=True)
+        PAGE.update(document, [result], check=True)
     assert str(error.value) == (
-        f"{document} is not what the result says; run "
+        f"{document} is not what the results say; run "
         f"'python -m edgeseg.benchmarks.int8_table {document} {result}'"
     )
-    assert main([str(document), str(result)]) == 0
-    assert main([str(document), str(result), "--check"]) == 0
+    assert PAGE.main([str(document), str(result)]) == 0
+    assert PAGE.main([str(document), str(result), "--check"]) == 0
     document.write_text(document.read_text() + "x")
-    assert main([str(document), str(result), "--check"]) == 1
-    assert "is not what the result says" in capsys.readouterr().err
+    assert PAGE.main([str(document), str(result), "--check"]) == 1
+    assert "is not what the results say" in capsys.readouterr().err
 
 
 def test_what_is_no_result_is_refused(tmp_path):

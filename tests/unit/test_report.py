@@ -39,8 +39,7 @@ from edgeseg.benchmarks.rows import (
     signed,
     speed_up,
 )
-from edgeseg.benchmarks.tables import main as tables
-from edgeseg.benchmarks.tables import results_table, with_table
+from edgeseg.benchmarks.tables import PAGE, results_table, with_table
 from edgeseg.dataset import Dataset, Sample
 from edgeseg.errors import UsageError
 from edgeseg.labels import ClassTable
@@ -469,22 +468,25 @@ def readme(tmp_path):
 
 def test_the_table_is_written_between_the_markers(readme, capsys):
     path, results = readme
-    assert tables([str(path), str(results), "--check"]) == 1
-    assert "the results table is not that of" in capsys.readouterr().err
+    assert PAGE.main([str(path), str(results), "--check"]) == 1
+    assert (
+        "README.md is not what the results say; run 'python -m edgeseg.benchmarks.tables "
+        in capsys.readouterr().err
+    )
     assert "old" in path.read_text()
-    assert tables([str(path), str(results)]) == 0
+    assert PAGE.main([str(path), str(results)]) == 0
     text = path.read_text()
     assert text.startswith("# x\n<!-- results:begin -->\n| model |")
     assert text.endswith("<!-- results:end -->\nafter\n")
     assert "old" not in text
-    assert tables([str(path), str(results), "--check"]) == 0
+    assert PAGE.main([str(path), str(results), "--check"]) == 0
     path.write_text(text.replace("60.30", "69.30"))
-    assert tables([str(path), str(results), "--check"]) == 1
+    assert PAGE.main([str(path), str(results), "--check"]) == 1
 
 
 def test_markers_and_files_must_be_there(readme, capsys):
     path, results = readme
     with pytest.raises(UsageError, match=r"x\.md: expected the lines '<!-- results:begin -->' and"):
         with_table("no markers", "t", "x.md")
-    assert tables([str(path.with_name("no.md")), str(results)]) == 2
+    assert PAGE.main([str(path.with_name("no.md")), str(results)]) == 2
     assert "no.md: no such file" in capsys.readouterr().err

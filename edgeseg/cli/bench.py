@@ -10,12 +10,13 @@ from typing import Any
 
 from edgeseg.benchmarks.latency import StopRule
 from edgeseg.bundle import PRECISIONS
-from edgeseg.cli.output import add_foreign, add_json, add_threads, amount, positive, print_json
+from edgeseg.cli.output import add_json, add_threads, amount, positive, print_json, say
+from edgeseg.cli.source import add_fit, add_foreign, source_of
 from edgeseg.dataset import SPLITS
 from edgeseg.errors import UsageError, guess
-from edgeseg.frame import FITS, format_size, parse_size
+from edgeseg.frame import format_size, parse_size
 from edgeseg.pipeline.model import terms_of
-from edgeseg.pipeline.plan import REPORT, SIZES, Source
+from edgeseg.pipeline.plan import REPORT, SIZES
 from edgeseg.runtime.engine import EngineOptions
 
 EXAMPLE = (
@@ -59,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="P,...",
         help=f"of {', '.join(PRECISIONS)} (default: fp32,int8)",
     )
-    parser.add_argument("--fit", choices=FITS, help="how frames of another shape fit")
+    add_fit(parser)
     parser.add_argument(
         "--calib", metavar="KIND:PATH", help="train frames for INT8 and gate (default: --data's)"
     )
@@ -86,19 +87,8 @@ def run(args: argparse.Namespace) -> int:
     for precision in args.precisions:
         if precision not in PRECISIONS:
             raise UsageError(f"unknown precision '{precision}'.{guess(precision, PRECISIONS)}")
-    sources = tuple(
-        Source(
-            model,
-            fit=args.fit,
-            order=args.input_order,
-            classes=args.classes,
-            mean=args.mean,
-            std=args.std,
-        )
-        for model in args.models
-    )
     suite = Suite(
-        sources,
+        tuple(source_of(args, model) for model in args.models),
         args.data,
         args.split,
         args.sizes,
@@ -110,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
         StopRule(args.samples, args.seconds, args.max_seconds),
         shlex.join(["edgeseg", *sys.argv[1:]]),
     )
-    results = bench(suite, args.out, _say)
+    results = bench(suite, args.out, say)
     print_json(args.json, results)
     if args.json != "-":
         print(table(results))
@@ -162,7 +152,3 @@ def _sizes(text: str) -> tuple[tuple[int, int], ...]:
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)

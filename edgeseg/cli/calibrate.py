@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 from pathlib import Path
 
 from edgeseg.calibration.calibrators import CHOICES
-from edgeseg.cli.output import add_foreign, add_json, positive, print_json
-from edgeseg.frame import FITS, parse_size
-from edgeseg.pipeline.plan import CALIBRATION_FRAMES, METHOD, Source
+from edgeseg.cli.output import add_json, positive, print_json, say
+from edgeseg.cli.source import add_foreign, add_size, source_of
+from edgeseg.pipeline.plan import CALIBRATION_FRAMES, METHOD
 
 EXAMPLE = (
     "edgeseg calibrate espnet_camvid --data camvid:../shared/data/camvid --size 360x480 "
@@ -26,10 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", required=True, type=Path, metavar="FILE.json", help="range table to write"
     )
-    parser.add_argument(
-        "--size", type=parse_size, metavar="HxW", help="height and width (default: the model's own)"
-    )
-    parser.add_argument("--fit", choices=FITS, help="how frames of another shape fit")
+    add_size(parser)
     parser.add_argument("--method", choices=CHOICES, default=METHOD, help="default: %(default)s")
     parser.add_argument(
         "--frames",
@@ -54,25 +50,12 @@ def run(args: argparse.Namespace) -> int:
     from edgeseg.pipeline.floats import make_float
     from edgeseg.pipeline.quantise import calibrate
 
-    source = Source(
-        args.model,
-        args.size,
-        args.fit,
-        args.input_order,
-        scores=args.output == "scores",
-        classes=args.classes,
-        mean=args.mean,
-        std=args.std,
-    )
+    source = source_of(args, args.model, args.size, scores=args.output == "scores")
     frames = choose_frames(args.data, None, calibration=args.frames)
-    network = make_float(source, frames.gate, _say)
-    table = calibrate(network, frames.calibration, args.method, _say)
+    network = make_float(source, frames.gate, say)
+    table = calibrate(network, frames.calibration, args.method, say)
     write_table(args.out, table)
     print_json(args.json, dataclasses.asdict(table))
     if args.json != "-":
         print(f"{args.out}: ranges of {len(table.ranges)} tensors, {table.frames} frames")
     return 0
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from edgeseg.bundle import InputSpec, WeightsSpec
-from edgeseg.cli.output import amount, three
+from edgeseg.cli.output import amount
+from edgeseg.cli.source import three
 from edgeseg.errors import UsageError, guess
 from edgeseg.frame import FITS, ORDERS, format_size, parse_size
 from edgeseg.models.presets import PRESETS

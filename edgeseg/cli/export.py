@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Any
 
 from edgeseg.bundle import PRECISIONS, Bundle
 from edgeseg.calibration.calibrators import CHOICES
-from edgeseg.cli.output import add_foreign, add_json, amount, positive, print_json
+from edgeseg.cli.output import add_json, amount, positive, print_json, say
+from edgeseg.cli.source import add_foreign, add_size, source_of
 from edgeseg.export.gate import Budget
 from edgeseg.export.targets import EXPORTERS
-from edgeseg.frame import FITS, format_size, parse_size
+from edgeseg.frame import format_size
 from edgeseg.pipeline.model import terms_of
 from edgeseg.pipeline.plan import DEFAULT_MODEL, MAX_FLOAT_SHARE, METHOD, Plan, Source
 
@@ -37,10 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision", default="int8", metavar="P", help=f"{', '.join(PRECISIONS)} (default: int8)"
     )
-    parser.add_argument(
-        "--size", type=parse_size, metavar="HxW", help="height and width (default: the model's own)"
-    )
-    parser.add_argument("--fit", choices=FITS, help="how frames of another shape fit")
+    add_size(parser)
     parser.add_argument(
         "--calib", metavar="KIND:PATH|TABLE", help="train frames, or ranges by 'calibrate'"
     )
@@ -94,16 +91,12 @@ def run(args: argparse.Namespace) -> int:
     from edgeseg.pipeline.export import export
 
     default = DEFAULT_SIZE if args.model is None else None
-    source = Source(
+    source = source_of(
+        args,
         args.model or DEFAULT_MODEL,
         args.size or default,
-        args.fit,
-        args.input_order,
-        args.batch,
-        args.output == "scores",
-        args.classes,
-        args.mean,
-        args.std,
+        batch=args.batch,
+        scores=args.output == "scores",
     )
     plan = Plan(
         args.target,
@@ -113,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
         args.max_float_share,
     )
     out = args.out or Path(_name(source, plan))
-    bundle = export(source, plan, out, calib=args.calib, gate=args.gate, say=_say)
+    bundle = export(source, plan, out, calib=args.calib, gate=args.gate, say=say)
     print_json(args.json, result(bundle))
     if args.json != "-":
         print(f"{out}: {bundle.manifest.name}, {plan.target} {plan.precision}, gate passed")
@@ -140,7 +133,3 @@ def result(bundle: Bundle) -> dict[str, Any]:
 def _name(source: Source, plan: Plan) -> str:
     size = f"-{format_size(source.size)}" if source.size else ""
     return f"{source.stem}-{plan.target}-{plan.precision}{size}"
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)

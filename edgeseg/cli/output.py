@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from edgeseg.disk import write_json
-from edgeseg.frame import ORDERS
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -31,21 +30,17 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_foreign(parser: argparse.ArgumentParser) -> None:
-    """`--input-order`, and what else a foreign .onnx file needs told."""
-    parser.add_argument("--input-order", choices=ORDERS, help="channel order of the engine's input")
-    foreign = parser.add_argument_group("for a foreign .onnx file (with a size and --input-order)")
-    foreign.add_argument("--classes", metavar="TABLE", help="class table: a name or a TOML file")
-    foreign.add_argument("--mean", type=three, metavar="M,M,M", help="in pixel units (0 to 255)")
-    foreign.add_argument("--std", type=three, metavar="S,S,S", help="in pixel units")
-
-
 def positive(text: str) -> int:
     """An integer of at least 1, for argparse."""
     value = int(text) if text.isdigit() else 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is no positive integer")
     return value
+
+
+def say(line: str) -> None:
+    """A line on standard error: what goes on, apart from the result."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def print_json(target: str | None, content: Any) -> None:
@@ -83,16 +78,3 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
     finally:
         if shown:
             print("\r\x1b[K", end="", file=sys.stderr)
-
-
-def three(text: str) -> tuple[float, float, float]:
-    """`"1,2,3"` -> three numbers, for argparse."""
-    try:
-        a, b, c = (float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"'{text}' is not three numbers, such as 123.7,116.3,103.5"
-        ) from None
-    if not all(map(math.isfinite, (a, b, c))):
-        raise argparse.ArgumentTypeError(f"'{text}' holds nan or infinity")
-    return a, b, c

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from edgeseg.cli.bench import table
-from edgeseg.cli.output import add_json, print_json
+from edgeseg.cli.output import add_json, print_json, say
 from edgeseg.pipeline.plan import DEFAULT_MODEL, REPORT
 
 EXAMPLE = "edgeseg quickstart --out quickstart"
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
 
     start = time.monotonic()
     command = shlex.join(["edgeseg", *sys.argv[1:]])
-    results = quickstart(Quickstart(args.model, args.data, command), args.out, _say)
+    results = quickstart(Quickstart(args.model, args.data, command), args.out, say)
     print_json(args.json, results)
     if args.json != "-":
         print()
@@ -41,7 +41,3 @@ def run(args: argparse.Namespace) -> int:
         print(f"{time.monotonic() - start:.0f} s in all")
         print(f"report: {args.out / REPORT}")
     return 1 if results["failed"] else 0
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)

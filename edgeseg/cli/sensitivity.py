@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeseg.calibration.calibrators import CHOICES
-from edgeseg.cli.output import add_foreign, add_json, positive, print_json, progress
+from edgeseg.cli.output import add_json, positive, print_json, progress, say
+from edgeseg.cli.source import add_foreign, add_size, source_of
 from edgeseg.export.targets import EXPORTERS
-from edgeseg.frame import FITS, parse_size
-from edgeseg.pipeline.plan import GATE_FRAMES, METHOD, Source
+from edgeseg.pipeline.plan import GATE_FRAMES, METHOD
 
 if TYPE_CHECKING:
     from edgeseg.calibration.sensitivity import Layer, Loss
@@ -33,10 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--target", default="onnxruntime", choices=EXPORTERS, help="default: %(default)s"
     )
-    parser.add_argument(
-        "--size", type=parse_size, metavar="HxW", help="height and width (default: the model's own)"
-    )
-    parser.add_argument("--fit", choices=FITS, help="how frames of another shape fit")
+    add_size(parser)
     parser.add_argument(
         "--frames",
         type=positive,
@@ -67,17 +63,8 @@ def run(args: argparse.Namespace) -> int:
     from edgeseg.pipeline.sensitivity import Asked, sensitivity
     from edgeseg.pipeline.sensitivity_picture import bars
 
-    source = Source(
-        args.model,
-        args.size,
-        args.fit,
-        args.input_order,
-        classes=args.classes,
-        mean=args.mean,
-        std=args.std,
-    )
     asked = Asked(
-        source,
+        source_of(args, args.model, args.size),
         args.data,
         args.target,
         args.method,
@@ -87,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         args.threads,
     )
     with progress("layers") as step:
-        result = sensitivity(asked, _say, step)
+        result = sensitivity(asked, say, step)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         save_image(args.out / PICTURE, bars(result))
@@ -131,7 +118,3 @@ def _worst(loss: Loss) -> str:
     if loss.worst_class is None or loss.worst_class_drop is None:
         return "no class known"
     return f"{loss.worst_class} {0.0 - loss.worst_class_drop:+.2f}"
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from edgeseg.cli.output import add_json, positive, print_json
+from edgeseg.cli.output import add_json, positive, print_json, say
 from edgeseg.errors import UsageError, guess
 from edgeseg.pipeline import study as pipeline
 from edgeseg.pipeline.study_results import compare
@@ -45,23 +44,18 @@ def run(args: argparse.Namespace) -> int:
     jobs = pipeline.plan(args.recipe, study, chosen, args.seed)
     failed: list[str] = []
     if not args.compare_only:
-        pipeline.prepare(study, _say)
-        failed = pipeline.train_all(jobs, args.jobs, _say)
-    result = compare(args.recipe, study, claims, jobs, args.seed, _say)
+        pipeline.prepare(study.prepare, say)
+        failed = pipeline.train_all(jobs, args.jobs, say)
+    result = compare(args.recipe, study, claims, jobs, args.seed, say)
     print_json(args.json, result)
     if args.json != "-":
         _report(result, study.results)
     if failed:
-        print(
+        say(
             f"edgeseg: not trained: {', '.join(failed)}; each run's log lies beside its folder in "
-            f"{study.folder}. The same command goes on",
-            file=sys.stderr,
+            f"{study.folder}. The same command goes on"
         )
     return 1 if failed else 0
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _report(result: dict[str, object], where: str) -> None:

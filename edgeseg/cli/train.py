@@ -6,10 +6,9 @@ import argparse
 import json
 import os
 import shlex
-import sys
 from pathlib import Path
 
-from edgeseg.disk import write_json
+from edgeseg.cli.output import print_json, say
 from edgeseg.errors import TrainingError
 
 EXAMPLE = (
@@ -74,20 +73,16 @@ def run(args: argparse.Namespace) -> int:
     if recipe.qat.model:
         from edgeseg.pipeline import qat
 
-        outcome = qat.train(recipe, args.out, resume=args.resume, source=source, say=_say)
+        outcome = qat.train(recipe, args.out, resume=args.resume, source=source, say=say)
     else:
         outcome = train(recipe, args.out, resume=args.resume, source=source)
     if not outcome.leads:
         return 0 if outcome.result or outcome.step == recipe.steps else 130
     if outcome.result is None:
-        print(_how_to_resume(args, outcome.step), file=sys.stderr)
+        say(_how_to_resume(args, outcome.step))
         return 130
     _report(args, outcome.result)
     return 0
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 def _how_to_resume(args: argparse.Namespace, step: int) -> str:
@@ -100,11 +95,9 @@ def _how_to_resume(args: argparse.Namespace, step: int) -> str:
 
 def _report(args: argparse.Namespace, result: dict[str, object]) -> None:
     content = {"folder": str(args.out / "checkpoint"), **result}
+    print_json(args.json, content)
     if args.json == "-":
-        print(json.dumps(content, indent=1))
         return
-    if args.json:
-        write_json(Path(args.json), content)
     sizes = result["sizes"]
     assert isinstance(sizes, dict)
     for size, scores in sizes.items():

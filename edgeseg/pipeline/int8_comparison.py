@@ -30,7 +30,7 @@ MODULE = "edgeseg.pipeline.int8_comparison"
 
 def prepare(suite: Suite, say: Say) -> None:
     """Make the models and environments that are not there."""
-    study.prepare(study.Study(suite.title, suite.folder, suite.results, suite.prepare), say)
+    study.prepare(suite.prepare, say)
     install(suite, say)
 
 

@@ -81,9 +81,9 @@ def run_folder(study: Study, variant: str, seed: int | None) -> Path:
     return base / variant if seed is None else base / f"seed{seed}" / variant
 
 
-def prepare(study: Study, say: Say) -> None:
-    """Run the commands of `prepare` whose --out is not there."""
-    for command in study.prepare:
+def prepare(commands: tuple[str, ...], say: Say) -> None:
+    """Run the edgeseg commands whose --out is not there."""
+    for command in commands:
         words = shlex.split(command)
         if words[:1] != ["edgeseg"] or "--out" not in words[:-1]:
             raise RecipeError(f"prepare holds '{command}'; expected 'edgeseg VERB ... --out DIR'")

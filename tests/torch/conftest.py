@@ -2,11 +2,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from edgeseg.labels import CLASS_TABLES
 
 SIZE = (48, 64)
+
+
+@pytest.fixture
+def one_thread():
+    """Torch takes one thread: runs are the same to the bit, and share the machine with others."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

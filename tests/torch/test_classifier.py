@@ -34,7 +34,7 @@ from edgeseg.training.losses import count_labels
 from edgeseg.training.plan import AugmentPlan, Input, Recipe
 from edgeseg.training.step import Stepper
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("one_thread")]
 
 INPUT = {"order": "rgb", "mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
 RECIPE = """
@@ -56,14 +56,6 @@ lr = 0.01
 area = [0.5, 1.0]
 brightness = 0.2
 """
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

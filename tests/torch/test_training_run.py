@@ -16,15 +16,7 @@ from safetensors.torch import load_file
 from edgeseg.bundle import read_bundle
 from edgeseg.cli import main
 
-pytestmark = pytest.mark.torch
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("one_thread")]
 
 
 def start(*words: str) -> subprocess.Popen:

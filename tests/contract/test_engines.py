@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from pathlib import Path
 
@@ -149,3 +150,27 @@ class TestOpenVinoEngine(FileEngineContract):
 
     def test_f32_unless_asked_otherwise(self, bundle):
         assert open_engine("openvino", bundle).inference_precision == "f32"
+
+    @pytest.mark.parametrize("precision", ["fp16", "int8"])
+    @pytest.mark.parametrize(("able", "used"), [(["FP32", "INT8", "BF16"], "bf16"), ([], "f32")])
+    def test_what_is_not_fp32_is_computed_in_the_half_that_the_cpu_has(
+        self, bundle, precision, able, used, monkeypatch
+    ):
+        from edgeseg.runtime import engine_openvino
+
+        asked = []
+        real = engine_openvino.shared_core()
+
+        class Core:
+            def get_property(self, device, name):
+                return able if name == "OPTIMIZATION_CAPABILITIES" else "a CPU"
+
+            def compile_model(self, path, device, settings):
+                asked.append(settings["INFERENCE_PRECISION_HINT"])
+                return real.compile_model(path, device)
+
+        monkeypatch.setattr(engine_openvino, "shared_core", Core)
+        manifest = dataclasses.replace(bundle.manifest, precision=precision)
+        folder = dataclasses.replace(bundle, manifest=manifest)
+        assert open_engine("openvino", folder).inference_precision == used
+        assert asked == [used]

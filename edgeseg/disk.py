@@ -11,24 +11,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edgeseg.errors import BundleError
+from edgeseg.errors import BundleError, UsageError
 
 
 @contextlib.contextmanager
 def writing_file(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; it becomes `path` if the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(aside)
-    try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    check_file(path)
+    with _naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(handle)
+        temporary = Path(aside)
+        try:
+            yield temporary
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -39,14 +41,27 @@ def writing_folder(path: Path) -> Iterator[Path]:
     refused.
     """
     check_replaceable(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    with _naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        try:
+            yield aside
+            aside.chmod(0o755)
+            _replace(path, aside)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """An error of the system names `path`, not what is written beside it."""
     try:
-        yield aside
-        aside.chmod(0o755)
-        _replace(path, aside)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        yield
+    except OSError as error:
+        parts = Path(str(error.filename or f".{path.name}.")).parts
+        if error.errno is None or not any(part.startswith(f".{path.name}.") for part in parts):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _replace(path: Path, aside: Path) -> None:
@@ -72,6 +87,23 @@ def check_replaceable(path: Path) -> None:
             )
     elif path.exists():
         raise BundleError(f"{path} is a file; --out expects a folder")
+    _check_place(path)
+
+
+def check_file(path: Path) -> None:
+    """UsageError unless a file may be written at `path`."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; give the path of a file")
+    _check_place(path)
+
+
+def _check_place(path: Path) -> None:
+    """UsageError unless the nearest folder above `path` that is there may be written to."""
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not above.is_dir():
+        raise UsageError(f"{path}: {above} is a file, so nothing can be written below it")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UsageError(f"{path}: no permission to write in {above}; give another place")
 
 
 def write_text(path: Path, text: str) -> None:

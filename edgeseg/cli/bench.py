@@ -20,7 +20,7 @@ from edgeseg.pipeline.plan import REPORT, SIZES
 from edgeseg.runtime.engine import EngineOptions
 
 EXAMPLE = (
-    "edgeseg bench espnet_camvid --sizes 256x512,512x1024 --data camvid:../shared/data/camvid "
+    "edgeseg bench espnet_q8_camvid --sizes 256x512,512x1024 --data camvid:../shared/data/camvid "
     "--out bench_camvid"
 )
 
@@ -76,6 +76,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--samples", type=positive, default=100, metavar="N", help="timed calls at least"
     )
+    parser.add_argument(
+        "--allow-ungated", action="store_true", help="run folders that no accuracy gate passed"
+    )
     add_foreign(parser)
     add_threads(parser)
     add_json(parser)
@@ -99,6 +102,7 @@ def run(args: argparse.Namespace) -> int:
         EngineOptions(args.threads, args.inference_precision),
         StopRule(args.samples, args.seconds, args.max_seconds),
         shlex.join(["edgeseg", *sys.argv[1:]]),
+        allow_ungated=args.allow_ungated,
     )
     results = bench(suite, args.out, say)
     print_json(args.json, results)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from pathlib import Path
 
 from edgeseg.calibration.calibrators import CHOICES
-from edgeseg.cli.output import add_json, positive, print_json, say
+from edgeseg.cli.output import add_json, new_file, positive, print_json, say
 from edgeseg.cli.source import add_foreign, add_size, source_of
 from edgeseg.pipeline.plan import CALIBRATION_FRAMES, METHOD
 
 EXAMPLE = (
-    "edgeseg calibrate espnet_camvid --data camvid:../shared/data/camvid --size 360x480 "
+    "edgeseg calibrate espnet_q8_camvid --data camvid:../shared/data/camvid --size 360x480 "
     "--out ranges.json"
 )
 
@@ -23,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", required=True, metavar="KIND:PATH", help="frames: its train split"
     )
     parser.add_argument(
-        "--out", required=True, type=Path, metavar="FILE.json", help="range table to write"
+        "--out", required=True, type=new_file, metavar="FILE.json", help="range table to write"
     )
     add_size(parser)
     parser.add_argument("--method", choices=CHOICES, default=METHOD, help="default: %(default)s")

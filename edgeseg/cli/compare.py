@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
+
+from edgeseg.cli.output import add_json, print_json
 
 EXAMPLE = "edgeseg compare before.json after.json --fail-on 'miou<-0.5,p50>+10%'"
 
@@ -21,23 +21,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="exit code 1 when one holds: METRIC<-X fell by more than X, METRIC>+X rose by more, "
         f"%% for a share, joined by commas; METRIC is one of {', '.join(METRICS)}",
     )
-    parser.add_argument(
-        "--json", metavar="FILE", help="write the differences as JSON; - for standard output"
-    )
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     from edgeseg.benchmarks.compare import check, compare, parse_conditions, read_results, to_text
-    from edgeseg.disk import write_json
 
     conditions = parse_conditions(args.fail_on) if args.fail_on is not None else ()
     comparison = compare(read_results(args.a), read_results(args.b), conditions)
-    if args.json == "-":
-        json.dump(comparison.to_dict(), sys.stdout, indent=1)
-        print()
-    else:
+    print_json(args.json, comparison.to_dict())
+    if args.json != "-":
         print(to_text(comparison))
-        if args.json:
-            write_json(Path(args.json), comparison.to_dict())
     check(comparison)
     return 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeseg.cli.output import add_json, positive, print_json, progress
+from edgeseg.cli.output import add_json, new_file, positive, print_json, progress
 from edgeseg.dataset import SPLITS, Sample, list_frames, open_dataset, open_frames
 from edgeseg.dataset.check import Contents, count_contents
 from edgeseg.dataset.crops import Plan, check_new, hold_out, write_crops
@@ -38,9 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action.add_argument("--split", default="train", choices=SPLITS, help="default: %(default)s")
     add_json(check)
     show.add_argument(
-        "--count", type=positive, default=12, help="frames, evenly spread (default: %(default)s)"
+        "--count",
+        type=positive,
+        default=12,
+        metavar="N",
+        help="frames, evenly spread (default: %(default)s)",
     )
-    show.add_argument("--out", type=Path, required=True, metavar="FILE.png", help="the sheet")
+    show.add_argument("--out", type=new_file, required=True, metavar="FILE.png", help="the sheet")
     _add_crops(actions.add_parser("crops", help="a classification set cut out of labelled frames"))
 
 
@@ -49,15 +53,22 @@ def _add_crops(crops: argparse.ArgumentParser) -> None:
     crops.add_argument("source", metavar="KIND:PATH", help="data set (docs/data.md)")
     crops.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
     crops.add_argument(
-        "--size", type=positive, default=plan.size, help="side of a crop (default: %(default)s)"
+        "--size",
+        type=positive,
+        default=plan.size,
+        metavar="N",
+        help="side of a crop in pixels (default: %(default)s)",
     )
     crops.add_argument(
         "--per-class",
         type=positive,
         default=plan.per_class,
+        metavar="N",
         help="crops of each class in train at most, a quarter of it in val (default: %(default)s)",
     )
-    crops.add_argument("--seed", type=int, default=plan.seed, help="default: %(default)s")
+    crops.add_argument(
+        "--seed", type=int, default=plan.seed, metavar="N", help="default: %(default)s"
+    )
     crops.add_argument(
         "--split-by-frame",
         type=positive,
@@ -72,8 +83,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _crops(args: argparse.Namespace) -> int:
     check_new(args.out)
-    if args.seed < 0 or args.split_by_frame == 1:
-        raise UsageError("--seed is 0 or more and --split-by-frame 2 or more")
+    if args.seed < 0:
+        raise UsageError(f"--seed is {args.seed}; expected 0 or more")
+    if args.split_by_frame == 1:
+        raise UsageError("--split-by-frame is 1: none is left for train; expected 2 or more")
     train = open_frames(args.source, "train")
     if isinstance(train.classes, ImageClasses):
         raise UsageError(f"{args.source} labels whole images; crops are cut by labels of pixels")

@@ -12,21 +12,48 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from edgeseg.disk import write_json
+from edgeseg.disk import check_file, write_json
+from edgeseg.errors import UsageError
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     """`--json FILE`."""
-    parser.add_argument("--json", metavar="FILE", help="write the result as JSON ('-': to stdout)")
+    parser.add_argument(
+        "--json",
+        type=_json_file,
+        metavar="FILE",
+        help="write the result as JSON ('-': to stdout)",
+    )
+
+
+def new_file(text: str) -> Path:
+    """The path of a file that may be written, for argparse: refused before the work is done."""
+    path = Path(text)
+    try:
+        check_file(path)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return path
+
+
+def _json_file(text: str) -> str:
+    return text if text == "-" else str(new_file(text))
+
+
+def add_thread_count(parser: argparse.ArgumentParser) -> None:
+    """`--threads` alone."""
+    parser.add_argument(
+        "--threads", type=positive, metavar="N", help="CPU threads (default: all cores)"
+    )
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:
     """`--threads` and `--inference-precision`."""
-    parser.add_argument("--threads", type=positive, help="CPU threads (default: all cores)")
+    add_thread_count(parser)
     parser.add_argument(
         "--inference-precision",
         choices=("f32", "bf16", "f16"),
-        help="float arithmetic of the engine (default: f32; for fp16 folders the engine's half)",
+        help="float arithmetic (default: f32; for fp16 and int8 folders the engine's half)",
     )
 
 

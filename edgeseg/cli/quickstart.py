@@ -20,7 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, default=Path("quickstart"), metavar="DIR", help="default: ./quickstart"
     )
     parser.add_argument(
-        "--model", default=DEFAULT_MODEL, help="name or checkpoint folder (default: %(default)s)"
+        "--model",
+        default=DEFAULT_MODEL,
+        metavar="MODEL",
+        help="shipped name or checkpoint folder (default: %(default)s)",
     )
     parser.add_argument(
         "--data", metavar="KIND:PATH", help="default: synthetic streets, which need no download"

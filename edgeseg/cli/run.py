@@ -35,15 +35,23 @@ STAGES = ("prepare", "engine", "decode")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="FOLDER", help="engine folder made by 'edgeseg export'")
     parser.add_argument(
-        "--source", required=True, help="folder of images, one image, a video, or camera:0"
+        "--source",
+        required=True,
+        metavar="FRAMES",
+        help="folder of images, one image, a video, or camera:0",
     )
     parser.add_argument(
         "--out",
+        metavar="PATH",
         help="overlay.mp4 (.mkv, .mov), or a folder for one overlay (.jpg) and one label file "
         "(.png) per frame, or .png/.jpg for one image (default: only time it)",
     )
     parser.add_argument(
-        "--opacity", type=float, default=0.5, help="of the class colours (default: %(default)s)"
+        "--opacity",
+        type=float,
+        default=0.5,
+        metavar="SHARE",
+        help="of the class colours, 0 to 1 (default: %(default)s)",
     )
     parser.add_argument("--plain", action="store_true", help="draw no legend and no caption")
     parser.add_argument("--limit", type=positive, metavar="N", help="stop after N frames")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeseg.calibration.calibrators import CHOICES
-from edgeseg.cli.output import add_json, positive, print_json, progress, say
+from edgeseg.cli.output import add_json, add_thread_count, positive, print_json, progress, say
 from edgeseg.cli.source import add_foreign, add_size, source_of
 from edgeseg.export.targets import EXPORTERS
 from edgeseg.pipeline.plan import GATE_FRAMES, METHOD
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edgeseg.pipeline.sensitivity import Sensitivity
 
 EXAMPLE = (
-    "edgeseg sensitivity espnet_camvid --data camvid:../shared/data/camvid --size 256x512 "
+    "edgeseg sensitivity espnet_q8_camvid --data camvid:../shared/data/camvid --size 256x512 "
     "--out runs/sensitivity"
 )
 PICTURE, RESULT = "sensitivity.png", "sensitivity.json"
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help=f"write {PICTURE} and {RESULT} there"
     )
-    parser.add_argument("--threads", type=positive, help="CPU threads (default: all cores)")
+    add_thread_count(parser)
     add_foreign(parser)
     add_json(parser)
 

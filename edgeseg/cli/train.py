@@ -8,7 +8,7 @@ import os
 import shlex
 from pathlib import Path
 
-from edgeseg.cli.output import print_json, say
+from edgeseg.cli.output import add_json, print_json, say
 from edgeseg.errors import TrainingError
 
 EXAMPLE = (
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--init",
-        metavar="DIR",
+        metavar="MODEL",
         help="start from this checkpoint folder or shipped name, its encoder, or a backbone",
     )
     parser.add_argument(
@@ -45,13 +45,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="change a value of the recipe, such as optimizer.lr=0.001; may be given often",
     )
-    parser.add_argument("--json", metavar="FILE", help="write the result; - for standard output")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     # Before torch is loaded: threads that wait shall sleep, not spin. On cores that others use too,
     # spinning made ESPNet steps two to ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    from edgeseg.recipe import read_recipe
+    from edgeseg.training.plan import Recipe
+
+    given = {"init": args.init, "qat.model": args.qat}
+    changes = [*args.set, *(f"{key}={json.dumps(value)}" for key, value in given.items() if value)]
+    recipe = read_recipe(Recipe, args.recipe, tuple(changes), args.variant)
     try:
         from edgeseg.training.loop import train
     except ModuleNotFoundError as error:
@@ -61,12 +67,6 @@ def run(args: argparse.Namespace) -> int:
         raise TrainingError(
             f"training needs '{error.name}'. Install it: pip install 'edgeseg[train]'"
         ) from error
-    from edgeseg.recipe import read_recipe
-    from edgeseg.training.plan import Recipe
-
-    given = {"init": args.init, "qat.model": args.qat}
-    changes = [*args.set, *(f"{key}={json.dumps(value)}" for key, value in given.items() if value)]
-    recipe = read_recipe(Recipe, args.recipe, tuple(changes), args.variant)
     source = args.recipe.read_text(encoding="utf-8")
     source += "".join(f"\n# --variant {v}" for v in (args.variant,) if v)
     source += "".join(f"\n# --set {change}" for change in changes)

@@ -16,7 +16,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from edgeseg.disk import write_json, write_text
+from edgeseg.disk import check_file, write_json, write_text
 from edgeseg.errors import TrainingError
 from edgeseg.training.evaluation import Judged
 from edgeseg.training.plan import Recipe
@@ -33,7 +33,9 @@ def claim(folder: Path, *, resume: bool) -> None:
     """Clear what a kill left half-written; TrainingError if another run's things are there."""
     if folder.exists() and not folder.is_dir():
         raise TrainingError(f"{folder} is a file; --out expects a folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    check_file(folder / STATE)
+    if not folder.exists():
+        return  # the first file makes it: a run that is refused leaves nothing
     for path in folder.iterdir():
         if path.name.startswith(ASIDE):
             shutil.rmtree(path) if path.is_dir() else path.unlink()

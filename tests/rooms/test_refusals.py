@@ -459,11 +459,11 @@ def forbidden(monkeypatch, tmp_path):
 def test_no_permission(model, data, tmp_path, refused):
     path = published(tmp_path / "net.pth")
     out = tmp_path / "out"
-    said = f"{tmp_path}/.out.: Permission denied"
+    said = f"{tmp_path}/out: Permission denied"
     assert refused(*CONVERT, "--weights", path, "--out", out) == said
     line = typed_for("export", model, data, out)
     assert refused(*line, "--precision", "fp32", early=False) == said
-    said = said.replace(".out.", ".out.json.")
+    said = said.replace("/out:", "/out.json:")
     assert refused(*typed_for("calibrate", model, data, tmp_path / "out.json"), early=False) == said
 
 
@@ -491,7 +491,7 @@ def test_out_is_a_file_or_holds_other_things(verb, model, data, tmp_path, refuse
 
 INTERRUPTED = {
     "eval": "edgeseg.runtime.segmenter.prepare",
-    "export": "edgeseg.pipeline.export.judge",
+    "export": "edgeseg.pipeline.gating.judge",
     "calibrate": "edgeseg.pipeline.quantise.find_ranges",
     "bench": "edgeseg.pipeline.floats.prepare",
 }

@@ -83,6 +83,12 @@ def test_a_recipe_names_file_table_and_key(recipe_file, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+def test_what_is_refused_leaves_no_folder(recipe_file, tmp_path, capsys):
+    assert run(recipe_file(), tmp_path / "run", "--set", "data=camvid:/nowhere") == 2
+    assert said(capsys).startswith("edgeseg: /nowhere: no such folder; ")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_size_that_the_model_cannot_take(recipe_file, tmp_path, capsys):
     assert run(recipe_file(), tmp_path / "run", "--set", "size=[30, 60]") == 2
     assert said(capsys) == (

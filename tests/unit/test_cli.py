@@ -12,6 +12,7 @@ import pytest
 
 import edgeseg
 from edgeseg.cli import VERBS, main, verb_module
+from edgeseg.disk import check_replaceable
 from edgeseg.errors import ComparisonError, EdgesegError, FrameError, GateError, UsageError, guess
 
 pytestmark = pytest.mark.unit
@@ -143,8 +144,37 @@ def test_a_full_disk(verb, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("os.fsync", full)
     verb(lambda args: write_text(tmp_path / "out.json", "content"))
     assert main(["test"]) == 2
-    assert capsys.readouterr().err == "edgeseg: No space left on device\n"
+    assert capsys.readouterr().err == f"edgeseg: {tmp_path}/out.json: No space left on device\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_a_place_that_can_not_be_written_to_is_refused_before_the_work(
+    tmp_path, monkeypatch, capsys
+):
+    """Every file that a verb writes goes through the same door."""
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path / "locked")
+    (tmp_path / "locked").mkdir()
+    for place, said in (
+        (tmp_path, f"{tmp_path} is a folder; give the path of a file"),
+        (tmp_path / "file" / "x", f"{tmp_path}/file is a file, so nothing can be written below it"),
+        (tmp_path / "locked" / "a" / "x", f"no permission to write in {tmp_path}/locked; give ano"),
+    ):
+        for line in (
+            ["models", "--json", str(place)],
+            ["calibrate", "espnet_q3", "--data", "synthetic:", "--out", str(place)],
+            ["data", "show", "synthetic:", "--out", str(place)],
+        ):
+            with pytest.raises(SystemExit) as left:
+                main(line)
+            assert left.value.code == 2
+            assert said in capsys.readouterr().err
+
+
+def test_a_folder_is_not_made_below_a_file(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UsageError, match=r"/file is a file, so nothing can be written below it"):
+        check_replaceable(tmp_path / "file" / "folder")
 
 
 def test_our_bug_keeps_its_traceback(verb, capsys):

@@ -245,7 +245,9 @@ def test_crops_are_refused(
     whole = said(f"imagefolder:{images}", "--out", out)
     assert whole == (f"imagefolder:{images} labels whole images; crops are cut by labels of pixels")
     every = said(f"camvid:{camvid}", "--out", out, "--split-by-frame", "1")
-    assert every == "--seed is 0 or more and --split-by-frame 2 or more"
+    assert every == "--split-by-frame is 1: none is left for train; expected 2 or more"
+    seed = said(f"camvid:{camvid}", "--out", out, "--seed", "-1")
+    assert seed == "--seed is -1; expected 0 or more"
     for path in (camvid / "trainannot").iterdir():
         Image.fromarray(np.full((40, 40), 11, np.uint8)).save(path)
     nothing = said(f"camvid:{camvid}", "--out", out)

@@ -4,6 +4,10 @@ The exported graph normalises the frame, (pixel - mean) / std, and quantising th
 half a grey level; with the image's small contrasts, labels follow (published ESPNet, CamVid frames
 at 256x512: 1.6 % of them). Normalisation goes into the weights of the convolutions behind it:
 W (p - mean) / std = (W / std) (p - 128) + sum (W / std) (128 - mean).
+
+The last sum is a bias, but only where all of the convolution's window lies in the frame: around it
+is the convolution's padding, zeros, which are pixels of the mean colour. So where there is padding
+the sum goes into weights of its own, for channels that are constant in the frame and 0 around it.
 """
 
 from __future__ import annotations
@@ -15,20 +19,18 @@ from onnx import helper, numpy_helper
 from edgeseg.graph import initializers
 
 PIXELS = "pixels"
-"""The tensor `pixel - 128`; with a convolution's padding around it
-`pixels/padded/TOP/LEFT/BOTTOM/RIGHT`."""
+"""The tensor `pixel - 128`."""
+INSIDE = "pixels/inside"
+"""The same with further channels that are constant: in a padded one they say where the frame is."""
 RANGE = 127.0
 """Its range, so that its scale is 1."""
 MIDDLE = 128.0
 
 
 def read_pixels(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose convolutions of the normalised frame read `pixel - 128` instead.
+    """A copy whose convolutions of the normalised frame read `pixel - 128`, with the same results.
 
-    A convolution pads the normalised frame with zeros, which are pixels of the mean colour. They
-    are padded here as pixels of one grey, the mean of the mean colour: in the outermost rows and
-    columns results differ by what that grey differs from the mean colour, elsewhere they are the
-    same. Other readers of the normalised frame stay as they are.
+    Other readers of the normalised frame stay as they are.
     """
     rewritten = onnx.ModelProto()
     rewritten.CopyFrom(model)
@@ -37,19 +39,25 @@ def read_pixels(model: onnx.ModelProto) -> onnx.ModelProto:
         return rewritten
     planes, normal, mean, scale = found
     graph = rewritten.graph
+    constants = initializers(rewritten)
     convs = [n for n in graph.node if n.op_type == "Conv" and n.input[0] == normal]
-    convs = [n for n in convs if _is_plain(n, initializers(rewritten))]
+    convs = [n for n in convs if _is_plain(n, constants)]
     if not convs:
         return rewritten
     nodes = [_shifted(graph, planes)]
-    padded: dict[tuple[int, ...], str] = {(0, 0, 0, 0): PIXELS}
-    for conv in convs:
-        pads = _pads(conv)
-        if pads not in padded:
-            padded[pads] = "/".join([PIXELS, "padded", *map(str, pads)])
-            grey = float(np.rint(mean.mean())) - MIDDLE
-            nodes.append(_padded(graph, padded[pads], pads, grey))
-        _fold(graph, conv, padded[pads], mean, scale)
+    weights = [constants[n.input[1]] * scale.reshape(1, -1, 1, 1) for n in convs]
+    middles = [(w * (MIDDLE - mean).reshape(1, -1, 1, 1)).sum(1, keepdims=True) for w in weights]
+    padded = [any(_pads(n)) for n in convs]
+    if any(padded):
+        pairs = [(w, m) for w, m, p in zip(weights, middles, padded, strict=True) if p]
+        count, value = _constant_channels(pairs)
+        nodes.append(_inside(graph, count, value))
+    for conv, weight, middle, pads in zip(convs, weights, middles, padded, strict=True):
+        if pads:
+            shares = np.repeat(middle / (count * value), count, axis=1)
+            _replace(graph, conv, INSIDE, np.concatenate([weight, shares], axis=1), None)
+        else:
+            _replace(graph, conv, PIXELS, weight, middle.sum((1, 2, 3)))
     at = next(i for i, n in enumerate(graph.node) if planes in n.output) + 1
     ordered = [*list(graph.node)[:at], *nodes, *list(graph.node)[at:]]
     del graph.node[:]
@@ -59,7 +67,7 @@ def read_pixels(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def is_pixels(tensor: str) -> bool:
-    """Whether a tensor is `pixel - 128`, padded or not."""
+    """Whether a tensor is `pixel - 128`, with constant channels or without."""
     return tensor.partition("/")[0] == PIXELS
 
 
@@ -109,31 +117,41 @@ def _shifted(graph: onnx.GraphProto, planes: str) -> onnx.NodeProto:
     return helper.make_node("Sub", [planes, middle], [PIXELS], name=PIXELS)
 
 
-def _padded(
-    graph: onnx.GraphProto, name: str, pads: tuple[int, ...], grey: float
-) -> onnx.NodeProto:
-    top, left, bottom, right = pads
-    sides = _constant(graph, f"{name}/sides", np.array([0, 0, top, left, 0, 0, bottom, right]))
-    value = _constant(graph, f"{name}/grey", np.array(grey, np.float32))
-    return helper.make_node("Pad", [PIXELS, sides, value], [name], name=name)
+def _constant_channels(pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[int, int]:
+    """How many constant channels, and their value of 1 to 127.
+
+    As small as can be without their weights outgrowing those of the pixels, with which they share
+    the scale of an output channel.
+    """
+    need = 1.0
+    for weight, middle in pairs:
+        largest, own = (np.abs(w).max(axis=(1, 2, 3)) for w in (weight, middle))
+        need = max(need, float((own / np.where(largest > 0, largest, np.inf)).max()))
+    count = int(np.ceil(need / RANGE))
+    return count, int(np.ceil(need / count))
 
 
-def _fold(
-    graph: onnx.GraphProto, conv: onnx.NodeProto, source: str, mean: np.ndarray, scale: np.ndarray
+def _inside(graph: onnx.GraphProto, count: int, value: int) -> onnx.NodeProto:
+    channels = _constant(graph, f"{INSIDE}/channels", np.array([0, 0, 0, 0, 0, count, 0, 0]))
+    filled = _constant(graph, f"{INSIDE}/value", np.array(value, np.float32))
+    return helper.make_node("Pad", [PIXELS, channels, filled], [INSIDE], name=INSIDE)
+
+
+def _replace(
+    graph: onnx.GraphProto,
+    conv: onnx.NodeProto,
+    source: str,
+    weight: np.ndarray,
+    shift: np.ndarray | None,
 ) -> None:
-    """Let `conv` read `source`; scale and mean go into its weights and bias."""
-    constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
-    weight = constants[conv.input[1]] * scale.reshape(1, -1, 1, 1)
-    bias = (weight * (MIDDLE - mean).reshape(1, -1, 1, 1)).sum(axis=(1, 2, 3))
-    if len(conv.input) > 2 and conv.input[2]:
-        bias = bias + constants[conv.input[2]]
-    names = [f"{conv.input[1]}/pixels", f"{conv.name}/bias/pixels"]
-    _constant(graph, names[0], weight.astype(np.float32))
-    _constant(graph, names[1], bias.astype(np.float32))
-    conv.input[:] = [source, *names]
-    for attribute in conv.attribute:
-        if attribute.name == "pads":
-            attribute.ints[:] = [0] * len(attribute.ints)
+    """Let `conv` read `source` by `weight`, with `shift` added to its bias."""
+    names = [source, _constant(graph, f"{conv.input[1]}/pixels", weight.astype(np.float32))]
+    bias = conv.input[2] if len(conv.input) > 2 else ""
+    if shift is not None:
+        old = {t.name: t for t in graph.initializer}
+        total = shift + (numpy_helper.to_array(old[bias]) if bias else 0)
+        bias = _constant(graph, f"{conv.name}/bias/pixels", total.astype(np.float32))
+    conv.input[:] = [*names, bias] if bias else names
 
 
 def _drop_dead(graph: onnx.GraphProto) -> None:

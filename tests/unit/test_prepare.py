@@ -11,12 +11,13 @@ from edgeseg.calibration.bias import find_offsets
 from edgeseg.calibration.calibrators import METHODS
 from edgeseg.calibration.choose import find_ranges, measured
 from edgeseg.calibration.observe import Observer, observe
-from edgeseg.calibration.pixels import PIXELS, RANGE, is_pixels, read_pixels
+from edgeseg.calibration.pixels import INSIDE, PIXELS, RANGE, is_pixels, read_pixels
 from edgeseg.calibration.placement import placement
 from edgeseg.calibration.prepare import prepare
 from edgeseg.calibration.qdq import write_qdq
 from edgeseg.calibration.rescale import SCALED, find_factors, find_sources, measure, rescale
 from edgeseg.errors import DataError, GraphError
+from edgeseg.graph import initializers
 
 pytestmark = pytest.mark.unit
 
@@ -91,26 +92,36 @@ def first(swap: bool = False, normal=GREY, **attributes: object) -> onnx.ModelPr
 # Pixels
 
 
+@pytest.mark.parametrize("normal", [GREY, COLOURED])
 @pytest.mark.parametrize("swap", [False, True])
-def test_the_frame_is_read_as_integers_with_the_same_results(swap):
-    model = first(swap)
+def test_the_frame_is_read_as_integers_with_the_same_results(swap, normal):
+    model = first(swap, normal)
     read = read_pixels(model)
     [place] = placement(read)
-    assert place.activation == f"{PIXELS}/padded/1/1/1/1"
+    assert place.activation == INSIDE
     assert is_pixels(place.activation)
-    values = Observer(read, [place.activation]).run(frames()[0][None])[place.activation]
-    inner = values[0, :, 1:-1, 1:-1].transpose(1, 2, 0)[..., :: -1 if swap else 1]
-    np.testing.assert_array_equal(inner, frames()[0].astype(np.float32) - 128)
-    assert {*values[0, :, 0].ravel()} == {100 - 128}
+    values = Observer(read, [INSIDE]).run(frames()[0][None])[INSIDE]
+    pixels = values[0, :3].transpose(1, 2, 0)[..., :: -1 if swap else 1]
+    np.testing.assert_array_equal(pixels, frames()[0].astype(np.float32) - 128)
     for output in "yz":
         np.testing.assert_allclose(results(read, output), results(model, output), atol=1e-4)
 
 
-def test_colours_that_differ_change_the_border_only():
-    model = first(normal=COLOURED)
-    ours, theirs = results(read_pixels(model)), results(model)
-    np.testing.assert_allclose(ours[:, :, 1:, 1:], theirs[:, :, 1:, 1:], atol=1e-4)
-    assert 0.01 < np.abs(ours - theirs)[:, :, 0].max() < 1.5
+@pytest.mark.parametrize(
+    ("mean", "channels"),
+    [((127.5, 127.5, 127.5), 1), ((110.0, 112.0, 90.0), 1), ((0.0, 0.0, 0.0), 2)],
+)
+def test_constant_channels_have_the_least_value_that_leaves_pixels_their_levels(mean, channels):
+    read = read_pixels(first(normal=(mean, (50.0, 60.0, 70.0))))
+    weight = initializers(read)["a.w/pixels"]
+    assert weight.shape == (4, 3 + channels, 3, 3)
+    pixels, constant = (np.abs(w).max((1, 2, 3)) for w in (weight[:, :3], weight[:, 3:]))
+    assert (constant <= pixels * 1.0001).all()
+    value = Observer(read, [INSIDE]).run(frames()[0][None])[INSIDE][0, 3:]
+    assert value.min() == value.max() == np.rint(value.max())
+    assert 1 <= value.max() <= 127
+    if value.max() > 1:
+        assert (constant * value.max() / (value.max() - 1) > pixels).any()
 
 
 def test_int8_of_pixels_rounds_nothing_but_weights():

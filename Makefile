@@ -4,18 +4,20 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+NATIVE := $(wildcard hatch_build.py edgeseg/runtime/*.c edgeseg/runtime/*.h)
 
 .PHONY: setup quickstart check fix test test-all clean
 
 setup: $(STAMP)
 
 # The stamp is written last: an environment without it is half-made and is made anew.
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt $(NATIVE)
 	@$(PYTHON) -c 'import sys; sys.exit("edgeseg needs Python 3.10 or later, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ..." if sys.version_info < (3, 10) else 0)'
 	@echo "installing edgeseg and its tools into .venv (a few minutes the first time)"
 	@test -e $@ || $(PYTHON) -m venv --clear .venv || { rm -rf .venv; exit 1; }
 	@$(BIN)/python -m pip install -qq --constraint constraints.txt --editable '.[dev]' \
 	    || { test -e $@ || rm -rf .venv; exit 1; }
+	@$(BIN)/python -c 'from edgeseg.runtime.decode import describe; print(describe())'
 	@touch $@
 
 quickstart: setup

@@ -156,22 +156,30 @@ def restore(labels: np.ndarray, placement: Placement, out: np.ndarray | None = N
     Labels may be larger than the input, too: each pixel takes the nearest.
     Pixels of the frame that the network did not see (fit "crop") are `IGNORE`.
     """
-    source, target = placement.source, placement.target
+    source = placement.source
     if out is None:
         out = np.empty(placement.frame, np.uint8)
     if source.size != placement.frame:
         out[:] = IGNORE
-    rows = _nearest(
-        labels.shape[0], placement.network[0], target.top, target.bottom, source.size[0]
-    )
-    columns = _nearest(
-        labels.shape[1], placement.network[1], target.left, target.right, source.size[1]
-    )
-    if _identity(rows, labels.shape[0]) and _identity(columns, labels.shape[1]):
+    where = nearest(placement, (labels.shape[0], labels.shape[1]))
+    if where is None:
         out[source.slices] = labels
     else:
-        out[source.slices] = np.take(np.take(labels, rows, 0), columns, 1)
+        out[source.slices] = np.take(np.take(labels, where[0], 0), where[1], 1)
     return out
+
+
+def nearest(placement: Placement, labels: Size) -> tuple[np.ndarray, np.ndarray] | None:
+    """Which row and column of (h, w) labels each pixel of `placement.source` takes.
+
+    None where each takes its own.
+    """
+    network, source, target = placement.network, placement.source, placement.target
+    rows = _nearest(labels[0], network[0], target.top, target.bottom, source.size[0])
+    columns = _nearest(labels[1], network[1], target.left, target.right, source.size[1])
+    if _identity(rows, labels[0]) and _identity(columns, labels[1]):
+        return None
+    return rows, columns
 
 
 def _identity(index: np.ndarray, length: int) -> bool:

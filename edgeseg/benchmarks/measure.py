@@ -23,7 +23,7 @@ import numpy as np
 from edgeseg import errors
 from edgeseg.benchmarks.latency import Latency, StopRule, summary_of, time_calls
 from edgeseg.benchmarks.machine import busy_seconds, machine
-from edgeseg.bundle import Bundle, InputSpec, Manifest, OutputSpec, read_bundle, read_manifest
+from edgeseg.bundle import Bundle, InputSpec, Manifest, read_bundle, read_manifest
 from edgeseg.disk import write_json
 from edgeseg.errors import DataError, EdgesegError, EngineError
 from edgeseg.frame import place, prepare
@@ -232,16 +232,9 @@ def _network(bundle: Bundle, manifest: Manifest, size: tuple[int, int]) -> dict[
         "macs": manifest.macs,
         "uncounted": manifest.uncounted,
         "file_mib": round(bytes_ / 2**20, 3),
-        "decode": _decode_name(manifest.output),
         "gate": manifest.gate.state if manifest.gate else "not run",
         "quantisation": manifest.quantisation.method if manifest.quantisation else None,
     }
-
-
-def _decode_name(output: OutputSpec) -> str:
-    if output.kind == "labels":
-        return "in the graph"
-    return f"{output.decode} x{output.factor}, then argmax"
 
 
 def _engine(segmenter: Segmenter) -> dict[str, Any]:
@@ -251,6 +244,7 @@ def _engine(segmenter: Segmenter) -> dict[str, Any]:
         "target": name,
         "inference_precision": engine.inference_precision,
         "threads": engine.threads,
+        "decode": segmenter.decode_name,
         "engine": {"name": name, "version": engine.version, "device": engine.device},
     }
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from edgeseg.benchmarks.machine import machine
 from edgeseg.cli.output import add_json, print_json
+from edgeseg.runtime import decode, decode_native
 from edgeseg.runtime.preflight import (
     PARTS,
     STATES,
@@ -48,12 +49,14 @@ def run(args: argparse.Namespace) -> int:
         args.json,
         {
             "machine": here,
+            "decode": dataclasses.asdict(decode_native.examine()),
             "parts": [dataclasses.asdict(f) for f in findings],
             "folder": None if trial is None else dataclasses.asdict(trial),
         },
     )
     if args.json != "-":
         print(describe_machine(here))
+        print(decode.describe())
         print("\n" + describe_parts(findings))
         if trial is not None:
             print("\n" + describe_trial(args.folder, trial))

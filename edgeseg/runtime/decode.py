@@ -1,40 +1,148 @@
-"""Scores at low resolution -> labels at full resolution: the last linear upsampling and argmax.
+"""Scores at low resolution -> labels: the last linear upsampling and argmax, natively or in numpy.
 
-This numpy form is the specification. Scores are finite; ties go to the first class, like argmax.
-Bilinear arithmetic is in the type of the scores, rows before columns:
-
-    low * (1 - share) + high * share
-
-where `share` is the exact fraction of the position, rounded once. The strips change no number.
+decode_numpy.py says what is computed, decode.c computes it fast, and this module is the door to
+both. Native decode needs the library that `pip install` compiles where there is a C compiler; where
+there was none, numpy decodes, and `Decoder.name` says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import os
 
 import numpy as np
 
 from edgeseg.bundle import WEIGHTED, OutputSpec
-from edgeseg.errors import EngineError
+from edgeseg.errors import EngineError, UsageError, guess
+from edgeseg.runtime import decode_native, decode_numpy
+from edgeseg.runtime.decode_native import KINDS, Layer
+from edgeseg.runtime.decode_numpy import AXES, MEASURES, Labels
 
-STRIP = 1 << 16
-"""Full-size pixels (of one class) computed at a time: 256 KiB of float32 stay in the cache."""
-LINE = 16
-"""Numbers in a cache line. Rows of an odd number of lines are transposed several times faster than
-those of a power of two, whose columns all fall on the same few places of the cache."""
+Nearest = tuple[np.ndarray, np.ndarray]
+"""Which label row (column) each row (column) of the output takes; whole numbers, rows in order."""
+MOST_CLASSES = 256
 
 
-@dataclass(frozen=True)
-class Axis:
-    """What each output pixel of one axis reads: cells `low` and `high`, and `share` of the second.
+class Decoder:
+    """The decode of one network. Safe to call from several threads.
 
-    All are (pixels,): the first two intp, the third float64.
+    `by` is "numpy" or an instruction set of `decode_native.ISAS`; by default the environment's
+    EDGESEG_DECODE, else the fastest there is. `threads` (None: all cores) share a frame's rows in
+    native decode; numpy uses as many as its own library does.
     """
 
-    low: np.ndarray
-    high: np.ndarray
-    share: np.ndarray
+    def __init__(
+        self,
+        output: OutputSpec,
+        weight: np.ndarray | None = None,
+        bias: np.ndarray | None = None,
+        *,
+        threads: int | None = None,
+        by: str | None = None,
+    ) -> None:
+        if output.decode not in KINDS:
+            known = ", ".join(KINDS)
+            raise EngineError(f"unknown decode '{output.decode}'; expected one of {known}")
+        if output.decode in WEIGHTED and (weight is None or bias is None):
+            raise EngineError(f"decode '{output.decode}' needs its weight and bias (decode.npz)")
+        self.output = output
+        self.threads = threads or len(os.sched_getaffinity(0))
+        self.by = decode_native.choose(by)
+        self._weight, self._bias, self._layer = _arrays(output, weight, bias)
+
+    @property
+    def name(self) -> str:
+        """For reports: "native avx512, 2 threads" or "numpy"."""
+        if self.by == "numpy":
+            return "numpy"
+        return f"native {self.by}, {self.threads} thread{'s' if self.threads > 1 else ''}"
+
+    def size(self, scores: np.ndarray) -> tuple[int, int]:
+        """(height, width) of the labels of (N, C, h, w) scores."""
+        return scores.shape[2] * self._layer.factor, scores.shape[3] * self._layer.factor
+
+    def __call__(
+        self, scores: np.ndarray, out: np.ndarray | None = None, nearest: Nearest | None = None
+    ) -> np.ndarray:
+        """(N, C, h, w) scores -> (N, h * factor, w * factor) uint8 labels.
+
+        Scores are float32, float16, int8 (whole numbers: fold a scale into the weight) or uint16,
+        the bits of bfloat16, in any layout (`transpose` a channels-last array). With `nearest`,
+        label (rows[y], columns[x]) at each (y, x). `out`, if given, is written and returned.
+        """
+        return self._run(scores, out, nearest, None)[0]
+
+    def with_confidence(
+        self, scores: np.ndarray, measure: str, nearest: Nearest | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Labels as above, and how sure they are, uint8 of the same shape.
+
+        `measure` is "softmax" (255 times the label's softmax) or "margin" (that less the softmax of
+        the second class). Several times as long as labels alone: every pixel needs every class.
+        """
+        if measure not in MEASURES:
+            raise UsageError(f"unknown confidence '{measure}'.{guess(measure, MEASURES)}")
+        labels, confidence = self._run(scores, None, nearest, measure)
+        assert confidence is not None
+        return labels, confidence
+
+    def _run(
+        self, scores: np.ndarray, out: np.ndarray | None, nearest: Nearest | None, how: str | None
+    ) -> Labels:
+        scores = self._checked(scores)
+        full = self.size(scores)
+        if nearest is not None:
+            nearest = _checked_nearest(nearest, full)
+        size = full if nearest is None else (len(nearest[0]), len(nearest[1]))
+        out = _checked_out(out, (len(scores), *size))
+        if self.by == "numpy":
+            labels, confidence = self._in_numpy(scores, how)
+            if nearest is not None:
+                labels = _taken(labels, nearest)
+                confidence = None if confidence is None else _taken(confidence, nearest)
+            out[...] = labels
+            return out, confidence
+        labels = out if out.strides[2] == 1 else np.empty(out.shape, np.uint8)
+        confidence = None if how is None else np.empty(out.shape, np.uint8)
+        decode_native.run(
+            self._layer, scores, labels, confidence,
+            isa=self.by, threads=self.threads, measure=how or MEASURES[0], nearest=nearest,
+        )  # fmt: skip
+        if labels is not out:
+            out[...] = labels
+        return out, confidence
+
+    def _in_numpy(self, scores: np.ndarray, measure: str | None) -> Labels:
+        kind = self._layer.decode
+        if kind in AXES:
+            return decode_numpy.bilinear(scores, self._layer.factor, kind, measure)
+        if self._weight is None or self._bias is None:
+            return decode_numpy.pixel_shuffle(scores, self._layer.factor, measure)
+        return decode_numpy.deconvolution(scores, self._weight, self._bias, measure)
+
+    def _checked(self, scores: np.ndarray) -> np.ndarray:
+        """`scores` if this decode can take them; ml_dtypes' bfloat16 as its bits."""
+        if scores.dtype.name == "bfloat16":
+            scores = scores.view(np.uint16)
+        if scores.dtype not in decode_native.TYPES:
+            decode_numpy.floats(scores)  # says which types there are
+        if scores.ndim != 4 or 0 in scores.shape:
+            raise EngineError(f"scores are of shape {scores.shape}; expected (N, C, h, w)")
+        channels, kind = scores.shape[1], self._layer.decode
+        if self._weight is not None and channels != self._weight.shape[0]:
+            raise EngineError(
+                f"scores have {channels} channels; the weight of decode '{kind}' takes "
+                f"{self._weight.shape[0]}"
+            )
+        places = self._layer.factor**2 if kind == "pixel_shuffle" else 1
+        if channels % places:
+            raise EngineError(
+                f"scores have {channels} channels; pixel shuffle x{self._layer.factor} takes a "
+                f"multiple of {places}"
+            )
+        classes = channels // places if self._bias is None else len(self._bias)
+        if classes > MOST_CLASSES:
+            raise EngineError(f"scores have {classes} classes; uint8 labels hold {MOST_CLASSES}")
+        return scores
 
 
 def decode(
@@ -43,95 +151,54 @@ def decode(
     weight: np.ndarray | None = None,
     bias: np.ndarray | None = None,
 ) -> np.ndarray:
-    """(N, C, h, w) float32 scores -> (N, h * factor, w * factor) uint8 labels."""
-    if output.decode in AXES:
-        return bilinear(scores, output.factor, output.decode)
-    if output.decode in WEIGHTED:
-        if weight is None or bias is None:
-            raise EngineError(f"decode '{output.decode}' needs its weight and bias (decode.npz)")
-        return deconvolution(scores, weight, bias)
-    known = ", ".join((*AXES, *WEIGHTED))
-    raise EngineError(f"unknown decode '{output.decode}'; expected one of {known}")
+    """(N, C, h, w) scores -> (N, h * factor, w * factor) uint8 labels; a Decoder used once."""
+    return Decoder(output, weight, bias)(scores)
 
 
-def half_pixel(cells: int, factor: int) -> Axis:
-    """Centres on centres: pixel i reads (2 i + 1 - factor) / (2 factor), edges repeated."""
-    position = 2 * np.arange(cells * factor, dtype=np.intp) + 1 - factor
-    return _axis(position, 2 * factor, cells)
+def describe() -> str:
+    """One line on the decode of this machine, and one on what to do where something is wrong."""
+    found = decode_native.examine()
+    if found.why:
+        return f"decode: {found.by or 'broken'}: {found.why}\n  -> {found.advice}"
+    others = f" (also {', '.join(found.available[1:])})" if found.available[1:] else ""
+    return f"decode: native {found.available[0]}{others}, compiled by {found.compiler}"
 
 
-def corners(cells: int, factor: int) -> Axis:
-    """Corners on corners: pixel i reads i (cells - 1) / (factor cells - 1)."""
-    pixels = cells * factor
-    return _axis(np.arange(pixels, dtype=np.intp) * (cells - 1), max(pixels - 1, 1), cells)
+def _arrays(
+    output: OutputSpec, weight: np.ndarray | None, bias: np.ndarray | None
+) -> tuple[np.ndarray | None, np.ndarray | None, Layer]:
+    """Weight and bias as numpy takes them, and the layer as decode.c takes it."""
+    kind = str(output.decode)
+    if output.decode not in WEIGHTED or weight is None or bias is None:
+        return None, None, Layer(kind, output.factor)
+    if weight.ndim != 4 or weight.shape[2] != weight.shape[3] or bias.shape != weight.shape[1:2]:
+        raise EngineError(
+            f"weight is of shape {weight.shape} and bias of {bias.shape}; "
+            f"decode '{kind}' expects (C, classes, r, r) and (classes,)"
+        )
+    weight, bias = weight.astype(np.float32), np.ascontiguousarray(bias, np.float32)
+    channels, classes, r, _ = weight.shape
+    by_place = weight.transpose(2, 3, 0, 1).reshape(r * r, channels, classes)
+    return weight, bias, Layer(kind, r, np.ascontiguousarray(by_place), bias)
 
 
-def _axis(position: np.ndarray, unit: int, cells: int) -> Axis:
-    """Positions as whole multiples of 1 / unit -> cells and shares."""
-    low, rest = np.divmod(np.clip(position, 0, (cells - 1) * unit), unit)
-    return Axis(low, np.minimum(low + 1, cells - 1), rest / unit)
+def _checked_nearest(nearest: Nearest, full: tuple[int, int]) -> Nearest:
+    rows, columns = (np.ascontiguousarray(index, np.int32) for index in nearest)
+    for index, side in ((rows, full[0]), (columns, full[1])):
+        if index.ndim != 1 or not len(index) or index.min() < 0 or index.max() >= side:
+            raise UsageError(f"nearest has indexes outside of {full[0]}x{full[1]} labels")
+    if (np.diff(rows) < 0).any():
+        raise UsageError("nearest has rows out of order; expected rows that never decrease")
+    return rows, columns
 
 
-AXES = {"bilinear": half_pixel, "bilinear_corners": corners}
+def _checked_out(out: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
+    if out is None:
+        return np.empty(shape, np.uint8)
+    if out.dtype != np.uint8 or out.shape != shape:
+        raise UsageError(f"out is {out.dtype} of shape {out.shape}; expected uint8 of {shape}")
+    return out
 
 
-def bilinear(scores: np.ndarray, factor: int, kind: str = "bilinear") -> np.ndarray:
-    """Bilinear upsampling, `kind` one of AXES, and argmax: (N, C, h, w) -> (N, h r, w r) uint8."""
-    n, _, h, w = scores.shape
-    rows, columns = AXES[kind](h, factor), AXES[kind](w, factor)
-    labels = np.empty((n, h * factor, w * factor), np.uint8)
-    step = max(1, STRIP // (w * factor))
-    frames = np.pad(scores, ((0, 0), (0, 0), (0, 0), (0, (LINE - w) % (2 * LINE))))
-    for start in range(0, h * factor, step):
-        strip = slice(start, start + step)
-        part = Axis(rows.low[strip], rows.high[strip], rows.share[strip])
-        for frame, out in zip(frames, labels, strict=True):
-            lines = (_interpolate(plane, part)[:, :w] for plane in frame)
-            planes = (_interpolate(np.ascontiguousarray(x.T), columns) for x in lines)
-            out[strip] = first_largest(planes).T
-    return labels
-
-
-def _interpolate(cells: np.ndarray, axis: Axis) -> np.ndarray:
-    """(h, w) -> (len(axis.low), w). The rows that are taken are copied whole."""
-    share = axis.share.astype(cells.dtype)[:, None]
-    low, high = np.take(cells, axis.low, 0), np.take(cells, axis.high, 0)
-    low *= 1 - share
-    high *= share
-    low += high
-    return low
-
-
-def first_largest(planes: Iterable[np.ndarray]) -> np.ndarray:
-    """Planes of one class each, in order -> uint8 index of the largest, the first of equal ones."""
-    rest = iter(planes)
-    best = np.array(next(rest))
-    labels = np.zeros(best.shape, np.uint8)
-    for index, plane in enumerate(rest, start=1):
-        better = (plane > best).view(np.uint8)
-        better *= np.uint8(index)
-        np.maximum(labels, better, out=labels)  # indices grow, so the larger is the newer
-        np.maximum(best, plane, out=best)
-    return labels
-
-
-def deconvolution(scores: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """Transposed convolution with kernel = stride = r, and argmax.
-
-    `weight` is (C, classes, r, r), `bias` (classes,). Output pixels of different kernel positions
-    do not overlap, so argmax comes before they are interleaved: r label planes at a time, no
-    full-size scores.
-    """
-    n, channels, h, w = scores.shape
-    classes, r = weight.shape[1], weight.shape[2]
-    labels = np.empty((n, h, r, w, r), np.uint8)
-    step = max(1, 4 * STRIP // (classes * r * w))
-    for dy in range(r):
-        kernel = np.ascontiguousarray(weight[:, :, dy].reshape(channels, classes * r).T)
-        for start in range(0, h, step):
-            cells = scores[:, :, start : start + step].reshape(n, channels, -1)
-            full = (kernel @ cells).reshape(n, classes, r, -1, w)
-            full += bias.reshape(-1, 1, 1, 1)
-            index = first_largest(full.swapaxes(0, 1))  # (N, r, rows, w)
-            labels[:, start : start + step, dy] = index.transpose(0, 2, 3, 1)
-    return labels.reshape(n, h * r, w * r)
+def _taken(labels: np.ndarray, nearest: Nearest) -> np.ndarray:
+    return np.take(np.take(labels, nearest[0], 1), nearest[1], 2)

@@ -13,9 +13,18 @@ import numpy as np
 
 from edgeseg.bundle import WEIGHTED, Bundle, InputSpec, read_bundle
 from edgeseg.errors import BundleError, EngineError, FrameError, UsageError
-from edgeseg.frame import Placement, Size, check_frame, check_order, place, prepare, restore
-from edgeseg.labels import ClassTable
-from edgeseg.runtime.decode import decode
+from edgeseg.frame import (
+    Placement,
+    Size,
+    check_frame,
+    check_order,
+    nearest,
+    place,
+    prepare,
+    restore,
+)
+from edgeseg.labels import IGNORE, ClassTable
+from edgeseg.runtime.decode import Decoder
 from edgeseg.runtime.engine import Engine, EngineOptions, open_engine
 
 AT = ("frame", "network")
@@ -82,10 +91,7 @@ class Segmenter:
                 f"{bundle.folder} was exported for batches of {manifest.input.batch} frames; "
                 "a Segmenter takes one frame at a time: export with --batch 1"
             )
-        self._weight = self._bias = None
-        if self.output.decode in WEIGHTED:
-            with np.load(bundle.path("decode.npz")) as arrays:
-                self._weight, self._bias = arrays["weight"], arrays["bias"]
+        self._decoder = _decoder(bundle, engine) if self.output.kind == "scores" else None
         self._local = threading.local()
 
     @classmethod
@@ -154,13 +160,14 @@ class Segmenter:
         prepared = perf_counter()
         result = engine.infer(image)
         inferred = perf_counter()
-        labels = self.decode(result)[0]
         if at == "frame":
-            labels = restore(labels, placement, _check_out(out, placement.frame))
-        elif out is not None:
-            _check_out(out, (labels.shape[0], labels.shape[1]))
-            out[...] = labels
-            labels = out
+            labels = self._restored(result, placement, _check_out(out, placement.frame))
+        else:
+            labels = self.decode(result)[0]
+            if out is not None:
+                _check_out(out, (labels.shape[0], labels.shape[1]))
+                out[...] = labels
+                labels = out
         decoded = perf_counter()
         return labels, Stages(
             (prepared - start) * 1e3, (inferred - prepared) * 1e3, (decoded - inferred) * 1e3
@@ -168,9 +175,56 @@ class Segmenter:
 
     def decode(self, result: np.ndarray) -> np.ndarray:
         """What the engine returned -> (N, h, w) uint8 labels."""
-        if self.output.kind == "labels":
-            return result
-        return decode(result, self.output, self._weight, self._bias)
+        return result if self._decoder is None else self._decoder(result)
+
+    @property
+    def decode_name(self) -> str:
+        """For reports: "in the graph" or "bilinear x8, then argmax: native avx512, 2 threads"."""
+        if self._decoder is None:
+            return "in the graph"
+        upsampling = f"{self.output.decode} x{self.output.factor}"
+        return f"{upsampling}, then argmax: {self._decoder.name}"
+
+    def segment_with_confidence(
+        self, frame: np.ndarray, measure: str = "softmax"
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(H, W, 3) uint8 -> (H, W) uint8 labels, and how sure they are, uint8 from 0 to 255.
+
+        `measure` is "softmax" (that of the label) or "margin" (less that of the second class).
+        Pixels that a cropping fit cut off are 255 with confidence 0. The folder must have been
+        exported with --output scores.
+        """
+        if self._decoder is None:
+            raise UsageError(
+                "confidence needs scores, and this engine returns labels; "
+                "export the model with --output scores"
+            )
+        check_frame(frame)
+        placement = self.placement((frame.shape[0], frame.shape[1]))
+        image = self._image(placement.network)
+        prepare(frame, placement, swap=self._swap, fill=self.input.fill, out=image[0])
+        scores = self.engine.infer(image)
+        where = nearest(placement, self._decoder.size(scores))
+        found = self._decoder.with_confidence(scores, measure, where)
+        labels = np.full(placement.frame, IGNORE, np.uint8)
+        confidence = np.zeros(placement.frame, np.uint8)
+        for whole, part in zip((labels, confidence), found, strict=True):
+            whole[placement.source.slices] = part[0]
+        return labels, confidence
+
+    def _restored(
+        self, result: np.ndarray, placement: Placement, out: np.ndarray | None
+    ) -> np.ndarray:
+        """What the engine returned -> (H, W) labels of the frame; `restore`, without a detour."""
+        if self._decoder is None:
+            return restore(result[0], placement, out)
+        if out is None:
+            out = np.empty(placement.frame, np.uint8)
+        if placement.source.size != placement.frame:
+            out[:] = IGNORE
+        where = nearest(placement, self._decoder.size(result))
+        self._decoder(result, out[placement.source.slices][None], where)
+        return out
 
     def placement(self, frame: Size) -> Placement:
         """Which part of a frame of that (height, width) the network sees, and where."""
@@ -181,6 +235,15 @@ class Segmenter:
         if image is None or image.shape[1:3] != size:
             image = self._local.image = np.empty((1, *size, 3), np.uint8)
         return image
+
+
+def _decoder(bundle: Bundle, engine: Engine) -> Decoder:
+    """The decode of a folder, on as many threads as its engine has."""
+    output, weight, bias = bundle.manifest.output, None, None
+    if output.decode in WEIGHTED:
+        with np.load(bundle.path("decode.npz")) as arrays:
+            weight, bias = arrays["weight"], arrays["bias"]
+    return Decoder(output, weight, bias, threads=engine.threads)
 
 
 def _check_out(out: np.ndarray | None, size: Size) -> np.ndarray | None:

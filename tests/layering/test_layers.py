@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
+import sysconfig
 import venv
 import zipfile
 from pathlib import Path
@@ -15,6 +17,7 @@ import numpy
 import pytest
 
 from edgeseg.cli import VERBS
+from edgeseg.runtime.decode_native import library_path
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "edgeseg"
@@ -197,13 +200,20 @@ def test_an_import_that_is_tried_is_a_door():
 # The wheel
 
 
-def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path):
-    done = run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path, cwd=ROOT)
+def make_wheel(folder: Path, native: str) -> tuple[str, set[str], set[str]]:
+    """The wheel's name, its files of the package and its metadata."""
+    command = (sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder)
+    done = run(*command, cwd=ROOT, env={**os.environ, "EDGESEG_NATIVE": native})
     assert done.returncode == 0, done.stderr
-    (wheel,) = tmp_path.glob("*.whl")
+    (wheel,) = folder.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     metadata = {n for n in names if re.match(r"edgeseg-[^/]+\.dist-info/", n)}
-    package = names - metadata
+    return wheel.name, names - metadata, metadata
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path):
+    name, package, metadata = make_wheel(tmp_path, "no")
+    assert name.endswith("-py3-none-any.whl")
     assert all(n.startswith("edgeseg/") for n in package)
     tracked = run(
         "git", "ls-files", "-co", "--exclude-standard", "edgeseg", cwd=ROOT
@@ -214,3 +224,17 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path):
     assert {n for n in package if n.endswith(".py")} == wanted
     assert not any("test" in Path(n).name or "__pycache__" in n for n in package)
     assert any(n.endswith("entry_points.txt") for n in metadata)
+
+
+def test_a_wheel_with_native_decode_is_for_one_platform_and_every_python(tmp_path: Path):
+    if not any(shutil.which(c) for c in ("cc", "gcc", "clang")):
+        pytest.skip("there is no C compiler here")
+    name, package, metadata = make_wheel(tmp_path, "require")
+    platform_tag = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+    assert name.endswith(f"-py3-none-{platform_tag}.whl")
+    (library,) = (n for n in package if n.endswith(".so"))
+    assert Path(library).name == library_path().name
+    assert library.startswith("edgeseg/runtime/decode.")
+    (about,) = (n for n in metadata if n.endswith("/WHEEL"))
+    text = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).read(about).decode()
+    assert "Root-Is-Purelib: false" in text

@@ -12,20 +12,22 @@ from hypothesis import strategies as st
 
 from edgeseg.bundle import OutputSpec
 from edgeseg.errors import EngineError
-from edgeseg.runtime.decode import (
-    AXES,
-    bilinear,
-    corners,
-    decode,
-    deconvolution,
-    first_largest,
-    half_pixel,
-)
+from edgeseg.runtime import decode_numpy
+from edgeseg.runtime.decode import Decoder, decode
+from edgeseg.runtime.decode_numpy import AXES, corners, first_largest, half_pixel
 
 pytestmark = pytest.mark.unit
 
 FULL = 19 * 256 * 512 * 4
 """Bytes of full-size scores in test_no_full_size_scores_are_written."""
+
+
+def bilinear(low: np.ndarray, factor: int, kind: str = "bilinear") -> np.ndarray:
+    return decode_numpy.bilinear(low, factor, kind)[0]
+
+
+def deconvolution(low: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    return decode_numpy.deconvolution(low, weight, bias)[0]
 
 
 def scores(shape: tuple[int, int, int, int], seed: int = 0) -> np.ndarray:
@@ -145,10 +147,11 @@ def test_strips_change_no_label(kind, strip, monkeypatch):
     weight = np.random.default_rng(4).normal(size=(7, 5, 3, 3)).astype(np.float32)
     bias = np.arange(5, dtype=np.float32) / 5
     spec = OutputSpec("scores", 3, kind, 3)
-    expected = decode(low, spec, weight, bias)
+    decoder = Decoder(spec, weight, bias, by="numpy")
+    expected = decoder(low)
     assert len(np.unique(expected)) >= 5
-    monkeypatch.setattr("edgeseg.runtime.decode.STRIP", strip)
-    assert np.array_equal(decode(low, spec, weight, bias), expected)
+    monkeypatch.setattr("edgeseg.runtime.decode_numpy.STRIP", strip)
+    assert np.array_equal(decoder(low), expected)
 
 
 def test_no_full_size_scores_are_written():
@@ -156,8 +159,10 @@ def test_no_full_size_scores_are_written():
     low = np.random.default_rng(0).normal(size=(1, 19, 64, 128)).astype(np.float32)
     weight = np.random.default_rng(1).normal(size=(19, 19, 4, 4)).astype(np.float32)
     for kind in (*AXES, "deconvolution"):
+        bias = np.zeros(19, np.float32)
+        decoder = Decoder(OutputSpec("scores", 4, kind, 4), weight, bias, by="numpy")
         tracemalloc.start()
-        decode(low, OutputSpec("scores", 4, kind, 4), weight, np.zeros(19, np.float32))
+        decoder(low)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert peak < FULL / 4, kind

@@ -18,6 +18,11 @@ EXAMPLE = (
     "--preset espnet-camvid --out espnet_camvid"
 )
 
+OF_PRESETS = (
+    "classes", "mean", "std", "divide", "order", "void_outputs", "option", "data", "licence",
+)  # fmt: skip
+"""What a preset says, and is therefore not to be given beside it."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -30,23 +35,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", required=True, type=Path, metavar="DIR", help="checkpoint folder to write"
     )
     parser.add_argument(
-        "--preset", metavar="NAME", help=f"everything below at once: {', '.join(PRESETS)}"
+        "--preset",
+        metavar="NAME",
+        help=f"all below but --size and --fit at once: {', '.join(PRESETS)}",
     )
     parser.add_argument("--classes", metavar="TABLE", help="class table: a name or a TOML file")
     parser.add_argument(
         "--mean", type=three, metavar="M,M,M", help="in pixel units (0 to 255), as --order says"
     )
     parser.add_argument("--std", type=three, metavar="S,S,S", help="in pixel units")
-    parser.add_argument(
-        "--divide", type=amount, default=1.0, metavar="X", help="after std (default: 1)"
-    )
+    parser.add_argument("--divide", type=amount, metavar="X", help="after std (default: 1)")
     parser.add_argument("--order", choices=ORDERS, help="channel order that the network expects")
     parser.add_argument(
         "--size", type=parse_size, metavar="HxW", help="height and width that suit it"
     )
     parser.add_argument("--fit", choices=FITS, default="pad", help="default: %(default)s")
     parser.add_argument(
-        "--void-outputs", type=int, default=0, metavar="N", help="behind the classes (default: 0)"
+        "--void-outputs", type=int, metavar="N", help="behind the classes (default: 0)"
     )
     parser.add_argument(
         "--option",
@@ -55,10 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="of the model, such as skip=stem",
     )
-    parser.add_argument(
-        "--data", default="unknown", metavar="TEXT", help="what the weights were trained on"
-    )
-    parser.add_argument("--licence", default="unknown", metavar="TEXT", help="of the weights")
+    parser.add_argument("--data", metavar="TEXT", help="what the weights were trained on")
+    parser.add_argument("--licence", metavar="TEXT", help="of the weights")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -91,7 +94,7 @@ Read = tuple[str, InputSpec, dict[str, str], int, WeightsSpec]
 def _preset(args: argparse.Namespace) -> Read:
     if args.preset not in PRESETS:
         raise UsageError(f"unknown preset '{args.preset}'.{guess(args.preset, PRESETS)}")
-    given = [f"--{k}" for k in ("classes", "mean", "std", "order") if getattr(args, k)]
+    given = [f"--{k.replace('_', '-')}" for k in OF_PRESETS if getattr(args, k) not in (None, [])]
     if given:
         raise UsageError(f"--preset {args.preset} already says what {given[0]} says; leave it away")
     preset = PRESETS[args.preset]
@@ -113,9 +116,10 @@ def _by_hand(args: argparse.Namespace) -> Read:
         if not equals:
             raise UsageError(f"--option {option}: expected KEY=VALUE")
         options[key] = value
-    spec = _spec(args.order, args.mean, args.std, args.divide, args.size, args.fit)
-    origin = WeightsSpec(args.data, args.licence, args.weights.name)
-    return args.classes, spec, options, args.void_outputs, origin
+    divide = 1.0 if args.divide is None else args.divide
+    spec = _spec(args.order, args.mean, args.std, divide, args.size, args.fit)
+    origin = WeightsSpec(args.data or "unknown", args.licence or "unknown", args.weights.name)
+    return args.classes, spec, options, args.void_outputs or 0, origin
 
 
 def _spec(

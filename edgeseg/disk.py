@@ -80,14 +80,19 @@ def _replace(path: Path, aside: Path) -> None:
 
 def check_replaceable(path: Path) -> None:
     """BundleError unless a model folder may be written at `path`."""
-    if path.is_dir():
-        if any(path.iterdir()) and not (path / "manifest.json").exists():
-            raise BundleError(
-                f"{path} is a folder with other things in it; give --out a new or empty folder"
-            )
-    elif path.exists():
-        raise BundleError(f"{path} is a file; --out expects a folder")
+    if path.is_dir() and any(path.iterdir()) and not (path / "manifest.json").exists():
+        raise BundleError(
+            f"{path} is a folder with other things in it; give --out a new or empty folder"
+        )
+    check_folder(path)
     _check_place(path)
+
+
+def check_folder(path: Path) -> None:
+    """BundleError or UsageError unless files may be written into the folder `path`."""
+    if path.exists() and not path.is_dir():
+        raise BundleError(f"{path} is a file; --out expects a folder")
+    _check_place(path / "file")
 
 
 def check_file(path: Path) -> None:

@@ -53,8 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from edgeseg.disk import check_folder
     from edgeseg.pipeline.parity_report import PICTURE, Asked, debug_parity
 
+    if args.out:
+        check_folder(args.out)
     asked = Asked(
         args.a,
         args.b,

@@ -58,11 +58,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from edgeseg.disk import write_json
+    from edgeseg.disk import check_folder, write_json
     from edgeseg.picture import save_image
     from edgeseg.pipeline.sensitivity import Asked, sensitivity
     from edgeseg.pipeline.sensitivity_picture import bars
 
+    if args.out:
+        check_folder(args.out)
     asked = Asked(
         source_of(args, args.model, args.size),
         args.data,

@@ -21,7 +21,7 @@ from edgeseg.calibration.placement import Place
 from edgeseg.calibration.ranges import read_table
 from edgeseg.calibration.sensitivity import Layer, Loss, by_worth, frontier, shares
 from edgeseg.errors import UsageError
-from edgeseg.export.gate import GateFrames, judge
+from edgeseg.export.gate import MIN_FRAMES, GateFrames, judge
 from edgeseg.export.targets import find_exporter
 from edgeseg.graph import macs_by_layer
 from edgeseg.labels import IGNORE
@@ -53,6 +53,10 @@ class Asked:
     confirm: int = CONFIRM
     threads: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.frames < MIN_FRAMES:
+            raise UsageError(f"--frames is {self.frames}; mIoU needs at least {MIN_FRAMES}")
+
 
 @dataclass(frozen=True)
 class Sensitivity:
@@ -76,10 +80,11 @@ class Sensitivity:
 def sensitivity(asked: Asked, say: Say, step: Step) -> Sensitivity:
     """`edgeseg sensitivity`: frames of the train split, none of them of the calibration."""
     find_exporter(asked.target)
+    table = read_table(asked.calib) if asked.calib else None
     calibration, gate = split_frames(asked.data, CALIBRATION_FRAMES, asked.frames)
     network = make_float(asked.source, gate, say)
-    if asked.calib:
-        table = check_table(network, read_table(asked.calib), asked.calib)
+    if asked.calib and table:
+        check_table(network, table, asked.calib)
     else:
         table = calibrate(network, calibration, asked.method, say)
     trials = Trials(Quantiser(network, table), asked.target, asked.threads)

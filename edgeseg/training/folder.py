@@ -16,7 +16,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from edgeseg.disk import check_file, write_json, write_text
+from edgeseg.disk import check_folder, write_json, write_text
 from edgeseg.errors import TrainingError
 from edgeseg.training.evaluation import Judged
 from edgeseg.training.plan import Recipe
@@ -31,9 +31,7 @@ ASIDE = (f".{STATE}.", f".{CHECKPOINT}.", f".{RECIPE}.", f".{RESULT}.", ".log.cs
 
 def claim(folder: Path, *, resume: bool) -> None:
     """Clear what a kill left half-written; TrainingError if another run's things are there."""
-    if folder.exists() and not folder.is_dir():
-        raise TrainingError(f"{folder} is a file; --out expects a folder")
-    check_file(folder / STATE)
+    check_folder(folder)
     if not folder.exists():
         return  # the first file makes it: a run that is refused leaves nothing
     for path in folder.iterdir():

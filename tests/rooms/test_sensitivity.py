@@ -110,3 +110,15 @@ def test_the_command_line(networks, remembered, tmp_path, capsys, monkeypatch):
     assert content["layers"][1]["alone"] is None
     with Image.open(out / "sensitivity.png") as picture:
         assert picture.size[0] == 1140
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--frames", "5"], "--frames is 5; mIoU needs at least 20"),
+        (["--calib", "none.json"], "none.json: no such range table"),
+    ],
+)
+def test_what_is_refused_before_the_network_is_built(words, said, capsys):
+    assert main(["sensitivity", "espnet_q3", "--data", "synthetic:", *words]) == 2
+    assert capsys.readouterr().err == f"edgeseg: {said}\n"

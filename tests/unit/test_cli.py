@@ -171,6 +171,20 @@ def test_a_place_that_can_not_be_written_to_is_refused_before_the_work(
             assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["sensitivity", "espnet_q3", "--data", "synthetic:"],
+        ["debug-parity", "a", "b"],
+    ],
+    ids=lambda line: line[0],
+)
+def test_a_file_where_a_folder_is_due_is_refused_before_the_work(line, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    assert main([*line, "--out", str(tmp_path / "file")]) == 2
+    assert capsys.readouterr().err.endswith("/file is a file; --out expects a folder\n")
+
+
 def test_a_folder_is_not_made_below_a_file(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UsageError, match=r"/file is a file, so nothing can be written below it"):

@@ -4,6 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+RTX := .venv/.tensorrt-rtx
 NATIVE := $(wildcard hatch_build.py edgeseg/runtime/*.c edgeseg/runtime/*.h)
 
 .PHONY: setup quickstart check fix test test-all clean
@@ -20,6 +21,11 @@ $(STAMP): pyproject.toml constraints.txt $(NATIVE)
 	@$(BIN)/python -c 'from edgeseg.runtime.decode import describe; print(describe())'
 	@touch $@
 
+# Tests build with TensorRT for RTX, which needs no GPU. The rest does without its 230 MB.
+$(RTX): $(STAMP)
+	@$(BIN)/python -m pip install -qq --constraint constraints.txt 'edgeseg[tensorrt-rtx]'
+	@touch $@
+
 quickstart: setup
 	@$(BIN)/edgeseg quickstart
 
@@ -33,10 +39,10 @@ fix: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: setup
+test: setup $(RTX)
 	$(BIN)/python -m pytest -m "not chain and not gpu" $(ARGS)
 
-test-all: setup
+test-all: setup $(RTX)
 	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
 
 clean:

@@ -24,6 +24,8 @@ SCHEMA = 1
 MANIFEST = "manifest.json"
 GATE_FRAMES = "gate/frames.npz"
 PRECISIONS = ("fp32", "fp16", "int8")
+LEARNED = ("ranges.json", "float.onnx")
+"""What QAT writes beside its graph: the ranges it learned, and the graph before training."""
 WEIGHTED = ("deconvolution", "dupsample")
 """Decodes whose weight and bias lie in decode.npz."""
 
@@ -98,12 +100,31 @@ class OutputSpec:
 
 
 @dataclass(frozen=True)
+class BuildRecord:
+    """How TensorRT built the plan: what was asked, what it was built on, what was said.
+
+    `options` differ from the defaults; `dla_layers` of all `layers` are such that a DLA takes.
+    """
+
+    seconds: float
+    layers: int
+    warnings: int
+    options: dict[str, Any] = field(default_factory=dict)
+    cuda: str | None = None
+    compute_capability: str | None = None
+    jetpack: str | None = None
+    dla_layers: int | None = None
+    timing_cache_sha256: str | None = None
+
+
+@dataclass(frozen=True)
 class Target:
     """The engine library that the folder was built for, and where it was built."""
 
     name: str
     version: str
     device: str
+    build: BuildRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +138,10 @@ class WeightsSpec:
 
 @dataclass(frozen=True)
 class Gate:
-    """What the accuracy gate found: percent; `worst_class` lost `worst_class_drop` IoU."""
+    """What the accuracy gate found: percent; `worst_class` lost `worst_class_drop` IoU.
+
+    `why` says why it was not run.
+    """
 
     state: str
     frames: int = 0
@@ -131,6 +155,7 @@ class Gate:
     worst_class_drop: float | None = None
     max_miou_drop: float | None = None
     max_class_drop: float | None = None
+    why: str = ""
 
     def __post_init__(self) -> None:
         if self.state not in ("passed", "failed", "not run"):
@@ -209,6 +234,11 @@ class Bundle:
                 "'edgeseg export'"
             )
         return self.path(self.manifest.network_file)
+
+
+def is_learned(manifest: Manifest) -> bool:
+    """Whether a folder is one that QAT wrote: no engine that a gate must pass."""
+    return manifest.kind == "network" and set(LEARNED) <= set(manifest.files)
 
 
 def sha256(path: Path) -> str:

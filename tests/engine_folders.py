@@ -9,6 +9,7 @@ import numpy as np
 
 from edgeseg.bundle import Bundle, Gate, InputSpec, Manifest, Target, write_bundle
 from edgeseg.disk import writing_folder
+from edgeseg.export.gate import GateFrames, write_frames
 from edgeseg.labels import ClassTable
 
 SIZE = (8, 16)
@@ -76,9 +77,17 @@ def fake_folder(folder: Path, **changes: object) -> Bundle:
         return _finish(folder, aside, "network.fake", Target("fake", "fake", "none"), changes)
 
 
+def gate_frames(count: int = 20) -> GateFrames:
+    """Frames for the gate of these folders: noise, and what the tiny network says of it."""
+    images = np.random.default_rng(0).integers(0, 256, (count, *SIZE, 3), np.uint8)
+    return GateFrames(images, expected(images), None, "noise")
+
+
 def _finish(
     folder: Path, aside: Path, network: str, target: Target, changes: dict[str, object]
 ) -> Bundle:
+    if changes.pop("with_frames", False):
+        write_frames(aside, gate_frames())
     fields: dict[str, object] = {"network_file": network, "target": target, **changes}
     bundle = write_bundle(aside, dataclasses.replace(MANIFEST, **fields))
     return Bundle(folder, bundle.manifest)

@@ -26,6 +26,7 @@ VERBS = {
     "calibrate":  "frames -> range table for the INT8 writer",
     "sensitivity": "which layers lose the most as INT8, by labels and mIoU",
     "export":     "MODEL -> engine folder for a target, checked by the accuracy gate",
+    "build":      "on the board: a folder's ONNX graph -> TensorRT engine, gated there",
     "eval":       "mIoU and IoU per class of any MODEL on a data set",
     "bench":      "MACs, params, latency, memory and mIoU of models; JSON and HTML report",
     "debug-parity": "the first tensor at which two engines part",

@@ -35,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limit", type=positive, metavar="N", help="at most N frames, evenly spread"
     )
+    parser.add_argument(
+        "--allow-ungated", action="store_true", help="run a folder that no accuracy gate passed"
+    )
     add_threads(parser)
     add_json(parser)
 
@@ -45,7 +48,11 @@ def run(args: argparse.Namespace) -> int:
         dataset = dataset.spread(args.limit)
     options = EngineOptions(args.threads, args.inference_precision)
     with pipeline.open_model(
-        args.model, size=args.size, fit=args.fit, options=options
+        args.model,
+        size=args.size,
+        fit=args.fit,
+        options=options,
+        allow_ungated=args.allow_ungated,
     ) as segmenter:
         with progress("frames") as step:
             result = evaluate(segmenter, dataset, at=args.labels_at, progress=step)

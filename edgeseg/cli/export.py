@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from pathlib import Path
-from typing import Any
 
-from edgeseg.bundle import PRECISIONS, Bundle
+from edgeseg.bundle import PRECISIONS
 from edgeseg.calibration.calibrators import CHOICES
+from edgeseg.cli.building import (
+    add_budget,
+    add_build_options,
+    budget,
+    build_options,
+    result,
+    summary,
+)
 from edgeseg.cli.output import add_json, amount, positive, print_json, say
 from edgeseg.cli.source import add_foreign, add_size, source_of
-from edgeseg.export.gate import Budget
-from edgeseg.export.targets import EXPORTERS
+from edgeseg.export.targets import TARGETS
 from edgeseg.frame import format_size
 from edgeseg.pipeline.model import terms_of
 from edgeseg.pipeline.plan import DEFAULT_MODEL, MAX_FLOAT_SHARE, METHOD, Plan, Source
@@ -33,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help=f"name, checkpoint folder or .onnx file (default: {DEFAULT_MODEL} at 512x1024)",
     )
-    parser.add_argument("--target", required=True, metavar="TARGET", help=", ".join(EXPORTERS))
+    parser.add_argument("--target", required=True, metavar="TARGET", help=", ".join(TARGETS))
     parser.add_argument(
         "--precision", default="int8", metavar="P", help=f"{', '.join(PRECISIONS)} (default: int8)"
     )
@@ -62,20 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=CHOICES,
         help="calibrator for int8 (default: %(default)s)",
     )
-    parser.add_argument(
-        "--max-miou-drop",
-        type=amount,
-        default=Budget().miou,
-        metavar="POINTS",
-        help="what the gate lets mIoU lose (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--max-class-drop",
-        type=amount,
-        default=Budget().per_class,
-        metavar="POINTS",
-        help="what it lets the worst class lose (default: %(default)s)",
-    )
+    add_budget(parser)
     parser.add_argument(
         "--max-float-share",
         type=amount,
@@ -83,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="share of the convolutions that int8 may leave in float (default: %(default)s)",
     )
+    add_build_options(parser)
     add_foreign(parser)
     add_json(parser)
 
@@ -102,32 +95,17 @@ def run(args: argparse.Namespace) -> int:
         args.target,
         args.precision,
         args.method,
-        Budget(args.max_miou_drop, args.max_class_drop),
+        budget(args),
         args.max_float_share,
+        build_options(args),
     )
     out = args.out or Path(_name(source, plan))
     bundle = export(source, plan, out, calib=args.calib, gate=args.gate, say=say)
     print_json(args.json, result(bundle))
     if args.json != "-":
-        print(f"{out}: {bundle.manifest.name}, {plan.target} {plan.precision}, gate passed")
+        print(summary(bundle))
         print(terms_of(source.model))
     return 0
-
-
-def result(bundle: Bundle) -> dict[str, Any]:
-    """The form of `edgeseg export --json`."""
-    manifest = bundle.manifest
-    assert manifest.target is not None
-    assert manifest.gate is not None
-    quantisation = manifest.quantisation
-    return {
-        "folder": str(bundle.folder),
-        "target": manifest.target.name,
-        "precision": manifest.precision,
-        "weights": dataclasses.asdict(manifest.weights),
-        "gate": dict(manifest.gate.__dict__),
-        "float_layers": list(quantisation.float_layers) if quantisation else None,
-    }
 
 
 def _name(source: Source, plan: Plan) -> str:

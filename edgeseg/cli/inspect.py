@@ -11,6 +11,7 @@ from typing import Any
 
 from edgeseg.bundle import (
     MANIFEST,
+    BuildRecord,
     Gate,
     InputSpec,
     Manifest,
@@ -154,12 +155,34 @@ def _engine(manifest: Manifest) -> str:
         return "none; 'edgeseg export' builds one"
     if manifest.kind == "checkpoint":
         return f"none; {target.name} runs it as it is, 'edgeseg export' builds an engine"
-    return f"{target.name} {target.version}, built on {target.device}"
+    if target.build is None:
+        return f"{target.name} {target.version}, built on {target.device}"
+    return f"{target.name} {target.version}, for {target.device}; {_build(target.build)}"
+
+
+def _build(record: BuildRecord) -> str:
+    """How TensorRT built it."""
+    parts = [f"built in {record.seconds:.1f} s"]
+    if record.cuda:
+        parts.append(f"CUDA {record.cuda}")
+    if record.compute_capability:
+        parts.append(f"compute capability {record.compute_capability}")
+    if record.jetpack:
+        parts.append(f"JetPack {record.jetpack}")
+    parts.append(f"{record.layers} layers")
+    if record.dla_layers is not None:
+        parts.append(f"{record.dla_layers} of them such that a DLA takes")
+    parts.append(f"{record.warnings} warnings")
+    if record.options:
+        parts.append(", ".join(f"{key} {value}" for key, value in record.options.items()))
+    if record.timing_cache_sha256:
+        parts.append(f"timing cache {record.timing_cache_sha256[:16]}")
+    return ", ".join(parts)
 
 
 def _gate(gate: Gate | None) -> str:
     if gate is None or gate.state == "not run":
-        return "not run"
+        return f"not run: {gate.why}" if gate and gate.why else "not run"
     parts = [f"{gate.state} on {gate.frames} frames of {gate.source or 'unknown origin'}"]
     if gate.agreement is not None:
         parts.append(f"{gate.agreement:.2f} % of the labels agree")

@@ -1,8 +1,14 @@
-"""The targets: which function turns an ONNX graph into the file that an engine opens."""
+"""The targets: which function turns an ONNX graph into the file that an engine opens.
+
+Exporters need nothing of the machine; builders are TensorRT's two libraries: they take options,
+and their plan may be for a GPU that is not here.
+"""
 
 from __future__ import annotations
 
+import functools
 import importlib
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +16,12 @@ from typing import cast
 
 from edgeseg.bundle import Target
 from edgeseg.errors import EngineError, UsageError, guess
+from edgeseg.export.build_options import FLAGS, BuildOptions
+from edgeseg.runtime.engine import ENGINES
+from edgeseg.runtime.preflight import has_gpu
+
+PLAN = "network.plan"
+GRAPH = "network.onnx"
 
 
 @dataclass(frozen=True)
@@ -20,8 +32,11 @@ class Built:
     target: Target
 
 
+Say = Callable[[str], None]
 Exporter = Callable[[Path, Path], Built]
 """(ONNX file, folder to write into) -> what was built."""
+Builder = Callable[[Path, Path, str, BuildOptions, Say], Built]
+"""(ONNX file, folder to write into, its precision, what was asked, warnings) -> what was built."""
 
 # fmt: off
 EXPORTERS = {
@@ -29,7 +44,31 @@ EXPORTERS = {
     "onnxruntime": ("edgeseg.export.to_onnxruntime:to_onnxruntime", "onnxruntime"),
     "openvino":    ("edgeseg.export.to_openvino:to_openvino",       "openvino"),
 }
+BUILDERS = {
+    # target         (function,                                       library)
+    "tensorrt":     ("edgeseg.export.to_tensorrt:to_tensorrt",         "tensorrt"),
+    "tensorrt-rtx": ("edgeseg.export.to_tensorrt_rtx:to_tensorrt_rtx", "tensorrt_rtx"),
+}
 # fmt: on
+TARGETS = (*EXPORTERS, *BUILDERS)
+
+
+def find_target(target: str, precision: str, options: BuildOptions, say: Say) -> Exporter:
+    """The exporter or builder of that target, ready to be given a graph and a folder."""
+    if target in BUILDERS:
+        builder = find_builder(target)
+        return functools.partial(_build, builder, precision, options, say)
+    for asked in options.asked():
+        raise UsageError(
+            f"{FLAGS[asked]} is for {' and '.join(BUILDERS)}; target '{target}' takes none"
+        )
+    return find_exporter(target)
+
+
+def _build(
+    builder: Builder, precision: str, options: BuildOptions, say: Say, graph: Path, folder: Path
+) -> Built:
+    return builder(graph, folder, precision, options, say)
 
 
 def find_exporter(target: str) -> Exporter:
@@ -37,12 +76,56 @@ def find_exporter(target: str) -> Exporter:
     if target not in EXPORTERS:
         raise UsageError(f"unknown target '{target}'.{guess(target, EXPORTERS)}")
     place, library = EXPORTERS[target]
+    return cast("Exporter", _open(target, place, library))
+
+
+def find_builder(target: str) -> Builder:
+    """The builder of that target; EngineError that says what this machine lacks for it."""
+    if target not in BUILDERS:
+        raise UsageError(f"nothing is built for target '{target}'.{guess(target, BUILDERS)}")
+    place, library = BUILDERS[target]
+    if target == "tensorrt":
+        _check_board(importlib.util.find_spec(library) is not None, has_gpu())
+    return cast("Builder", _open(target, place, library))
+
+
+def _open(target: str, place: str, library: str) -> object:
     module, _, name = place.partition(":")
     try:
-        return cast("Exporter", getattr(importlib.import_module(module), name))
+        return getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != library:
             raise
         raise EngineError(
             f"target '{target}' needs '{library}'. Install it: pip install 'edgeseg[{target}]'"
         ) from error
+    except ImportError as error:
+        raise EngineError(
+            f"target '{target}': '{library}' is installed but can't be loaded ({error}); "
+            "'edgeseg doctor' examines it"
+        ) from error
+
+
+def _check_board(has_library: bool, has_gpu: bool) -> None:
+    """EngineError that names each thing that TensorRT's builder lacks here, and the way out."""
+    lacks = []
+    if not has_library:
+        lacks.append("the Python module 'tensorrt' (JetPack or NVIDIA's apt repository brings it)")
+    if not has_gpu:
+        lacks.append("an NVIDIA GPU with its driver")
+    if lacks:
+        raise EngineError(
+            f"target 'tensorrt' builds for the GPU that it builds on; this machine lacks "
+            f"{' and '.join(lacks)}. Type here 'edgeseg export MODEL --target onnxruntime --out "
+            "FOLDER', copy FOLDER to the board, and type there 'edgeseg build FOLDER'. For RTX "
+            "cards, --target tensorrt-rtx needs no GPU"
+        )
+
+
+def why_ungated(target: str) -> str:
+    """Why an engine of that target can't be run and gated here; "" when it can."""
+    if target in BUILDERS and not has_gpu():
+        return "it runs on an NVIDIA GPU, and this machine has none"
+    if target not in ENGINES:
+        return f"this edgeseg builds {target} plans, and has no engine that runs them yet"
+    return ""

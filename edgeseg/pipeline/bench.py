@@ -50,6 +50,7 @@ class Suite:
     rule: StopRule = field(default_factory=StopRule)
     command: str = ""
     calibration_frames: int = 100
+    allow_ungated: bool = False
 
     def __post_init__(self) -> None:
         for target in self.targets:
@@ -100,13 +101,14 @@ def bench(suite: Suite, out: Path, say: Say) -> dict[str, Any]:
 def _measure(folder: Path, suite: Suite, dataset: Dataset) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="edgeseg-") as temporary:
         frames = Path(temporary) / "frames.npy"
-        write_timing_frames(frames, dataset, read_manifest(folder).input)
+        manifest = read_manifest(folder)
+        write_timing_frames(frames, dataset, manifest.input)
         job = Job(
             folder,
             frames,
             suite.options.threads,
             suite.options.inference_precision,
-            True,
+            suite.allow_ungated or manifest.kind == "checkpoint",  # torch runs it ungated
             suite.data,
             suite.split,
             suite.limit,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,21 +12,33 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from edgeseg.bundle import Bundle, Gate, Manifest, Quantisation, read_manifest, write_bundle
+from edgeseg.bundle import Bundle, Manifest, Quantisation, read_manifest, write_bundle
 from edgeseg.calibration.ranges import read_table
 from edgeseg.calibration.sensitivity import Layer
 from edgeseg.dataset import Dataset, open_dataset
 from edgeseg.disk import check_replaceable, writing_folder
 from edgeseg.errors import GateError, UsageError
-from edgeseg.export.gate import Budget, GateFrames, describe, judge, label, write_frames
+from edgeseg.export.build_options import BuildOptions
+from edgeseg.export.gate import describe, write_frames
 from edgeseg.export.half import to_half
-from edgeseg.export.targets import find_exporter
-from edgeseg.pipeline.floats import FloatNetwork, make_float, open_segmenter, split_frames
+from edgeseg.export.targets import (
+    BUILDERS,
+    GRAPH,
+    PLAN,
+    Exporter,
+    find_exporter,
+    find_target,
+    why_ungated,
+)
+from edgeseg.pipeline.build import build
+from edgeseg.pipeline.floats import FloatNetwork, make_float, split_frames
+from edgeseg.pipeline.gating import failed, run_gate
 from edgeseg.pipeline.model import find_model
 from edgeseg.pipeline.plan import (
     CALIBRATION_FRAMES,
     GATE_FRAMES,
     SYNTHETIC,
+    Building,
     Plan,
     Say,
     Source,
@@ -37,6 +50,9 @@ from edgeseg.pipeline.quantise import (
     first_departure,
 )
 from edgeseg.pipeline.sensitivity import ranked_layers
+
+STAND_IN = "onnxruntime"
+"""Runs and gates the graph of an engine that can't run here."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +94,7 @@ def export(
         )
     if table_path and gate is None and not _trained_on_synthetic(source.model):
         raise UsageError("a range table holds no frames for the gate: give --gate KIND:PATH too")
-    find_exporter(plan.target)
+    find_target(plan.target, plan.precision, plan.options, say)
     frames = choose_frames(data, gate)
     network = make_float(source, frames.gate, say)
     quantiser = None
@@ -100,12 +116,26 @@ def export_network(
     network: FloatNetwork, quantiser: Quantiser | None, plan: Plan, out: Path, say: Say
 ) -> Bundle:
     """Build, gate and write one engine folder; for int8 with as few float layers as needed."""
+    if plan.target in BUILDERS and why_ungated(plan.target):
+        return _export_unrun(network, quantiser, plan, out, say)
     if plan.precision != "int8":
         graph = to_half(network.graph) if plan.precision == "fp16" else network.graph
         return _build(network, graph, plan, out, say, None)
     if quantiser is None:
         raise UsageError("int8 needs a range table")
     return _export_int8(network, quantiser, plan, out, say)
+
+
+def _export_unrun(
+    network: FloatNetwork, quantiser: Quantiser | None, plan: Plan, out: Path, say: Say
+) -> Bundle:
+    """The engine can't run here: its graph is gated in ONNX Runtime, and built as it passed."""
+    say(f"{plan.target}: {why_ungated(plan.target)}; its graph is gated in {STAND_IN} instead")
+    with tempfile.TemporaryDirectory(prefix="edgeseg-") as temporary:
+        folder = Path(temporary) / STAND_IN
+        graph = dataclasses.replace(plan, target=STAND_IN, options=BuildOptions())
+        export_network(network, quantiser, graph, folder, say)
+        return build(folder, Building(plan.target, plan.options, plan.budget), out, say)
 
 
 def _export_int8(
@@ -176,11 +206,12 @@ def _build(
                 f"export --target {plan.target} --precision {plan.precision}",
             ),
         )
-        bundle = build_folder(graph, manifest, plan.target, network, aside)
-        gate = _gate(bundle, network.gate, plan.budget)
+        exporter = find_target(plan.target, plan.precision, plan.options, say)
+        bundle = _write_folder(graph, manifest, exporter, network, aside)
+        gate = run_gate(bundle, network.gate, plan.budget)
         say(describe(gate))
         if gate.state != "passed":
-            raise GateError(_failed(gate))
+            raise GateError(failed(gate))
         bundle = write_bundle(aside, dataclasses.replace(bundle.manifest, gate=gate))
     return Bundle(out, bundle.manifest)
 
@@ -189,10 +220,22 @@ def build_folder(
     graph: onnx.ModelProto, manifest: Manifest, target: str, network: FloatNetwork, folder: Path
 ) -> Bundle:
     """Write an engine folder without a gate's verdict into the empty `folder`."""
+    return _write_folder(graph, manifest, find_exporter(target), network, folder)
+
+
+def _write_folder(
+    graph: onnx.ModelProto,
+    manifest: Manifest,
+    exporter: Exporter,
+    network: FloatNetwork,
+    folder: Path,
+) -> Bundle:
     with tempfile.TemporaryDirectory(prefix="edgeseg-") as temporary:
-        path = Path(temporary) / "network.onnx"
+        path = Path(temporary) / GRAPH
         onnx.save(graph, path)
-        built = find_exporter(target)(path, folder)
+        built = exporter(path, folder)
+        if built.network_file == PLAN:
+            shutil.copyfile(path, folder / GRAPH)  # so that another board can build it
     if network.decode:
         weight, bias = network.decode["weight"], network.decode["bias"]
         np.savez(folder / "decode.npz", weight=weight, bias=bias)
@@ -201,23 +244,3 @@ def build_folder(
         manifest, network_file=built.network_file, target=built.target, files={}
     )
     return write_bundle(folder, manifest)
-
-
-def _gate(bundle: Bundle, frames: GateFrames, budget: Budget) -> Gate:
-    labels = _labels(bundle, frames.images)
-    return judge(labels, frames, bundle.manifest.table, budget)
-
-
-def _labels(bundle: Bundle, images: np.ndarray) -> np.ndarray:
-    with open_segmenter(bundle) as segmenter:
-        return label(segmenter, images, bundle.manifest.input.batch)
-
-
-def _failed(gate: Gate) -> str:
-    assert gate.miou_float is not None
-    assert gate.miou_engine is not None
-    return (
-        f"gate failed: mIoU {gate.miou_engine:.2f} against {gate.miou_float:.2f} in float "
-        f"(allowed drop {gate.max_miou_drop}), worst class {gate.worst_class} lost "
-        f"{gate.worst_class_drop or 0.0:.2f} (allowed {gate.max_class_drop})"
-    )

@@ -10,11 +10,19 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from edgeseg.bundle import Bundle, InputSpec, Manifest, OutputSpec, WeightsSpec, read_bundle
+from edgeseg.bundle import (
+    Bundle,
+    InputSpec,
+    Manifest,
+    OutputSpec,
+    WeightsSpec,
+    is_learned,
+    read_bundle,
+)
 from edgeseg.calibration.observe import Observer
 from edgeseg.calibration.ranges import RangeTable
 from edgeseg.dataset import Dataset, open_dataset
-from edgeseg.errors import BundleError, EngineError, GraphError, UsageError
+from edgeseg.errors import BundleError, GraphError, UsageError
 from edgeseg.export.foreign import adopt
 from edgeseg.export.gate import MIN_FRAMES, GateFrames
 from edgeseg.export.simplify import simplify
@@ -22,11 +30,10 @@ from edgeseg.frame import enlarged, format_size, place, prepare, prepare_labels,
 from edgeseg.graph import check_interface, count_macs, count_params
 from edgeseg.labels import IGNORE, ClassTable, class_table
 from edgeseg.metrics import agreement
-from edgeseg.pipeline.learned import batched, is_learned, read_learned
+from edgeseg.pipeline.learned import batched, read_learned
 from edgeseg.pipeline.model import find_model, resized
 from edgeseg.pipeline.plan import GATE_FRAMES, Say, Source
 from edgeseg.runtime.engine import EngineOptions, open_engine
-from edgeseg.runtime.segmenter import Segmenter
 
 SAME = 99.9
 """Percent of labels in which the exported float graph must agree with torch."""
@@ -292,15 +299,3 @@ def split_frames(source: str, calibration: int, gate: int = GATE_FRAMES) -> tupl
     gated = {(2 * i + 1) * len(dataset) // (2 * gate) for i in range(gate)}
     rest = [i for i in range(len(dataset)) if i not in gated]
     return dataset.subset(rest).spread(calibration), dataset.subset(sorted(gated))
-
-
-def open_segmenter(bundle: Bundle) -> Segmenter:
-    """An engine folder that is being built, before its gate."""
-    target = bundle.manifest.target
-    if target is None:
-        raise EngineError(f"{bundle.folder} names no target")
-    single = dataclasses.replace(bundle.manifest.input, batch=1)
-    relaxed = Bundle(bundle.folder, dataclasses.replace(bundle.manifest, input=single))
-    return Segmenter(
-        open_engine(target.name, bundle, EngineOptions()), relaxed, frames=single.order
-    )

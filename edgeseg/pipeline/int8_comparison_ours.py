@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from edgeseg.bundle import Bundle, read_bundle
+from edgeseg.bundle import Bundle, is_learned, read_bundle
 from edgeseg.dataset import Dataset, Sample
 from edgeseg.disk import write_json, writing_file
 from edgeseg.errors import BundleError, EdgesegError
@@ -25,7 +25,7 @@ from edgeseg.export.targets import EXPORTERS
 from edgeseg.graph import read_graph
 from edgeseg.pipeline.export import export_network
 from edgeseg.pipeline.floats import FloatNetwork
-from edgeseg.pipeline.learned import is_learned, read_learned
+from edgeseg.pipeline.learned import read_learned
 from edgeseg.pipeline.plan import METHOD, Plan, Source
 from edgeseg.pipeline.quantise import Quantiser, calibrate
 

@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from edgeseg.bundle import Bundle, Manifest, write_bundle
+from edgeseg.bundle import LEARNED, Bundle, Manifest, write_bundle
 from edgeseg.calibration.ranges import (
     RangeTable,
     network_sha256,
@@ -36,7 +36,7 @@ from edgeseg.frame import format_size
 from edgeseg.graph import read_graph
 from edgeseg.pipeline.plan import Source
 
-RANGES, FLOAT, DECODE = "ranges.json", "float.onnx", "decode.npz"
+(RANGES, FLOAT), DECODE = LEARNED, "decode.npz"
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,6 @@ class Learned:
     before: onnx.ModelProto
     table: RangeTable
     decode: dict[str, np.ndarray]
-
-
-def is_learned(manifest: Manifest) -> bool:
-    """Whether a folder is one that QAT wrote."""
-    return manifest.kind == "network" and {RANGES, FLOAT} <= set(manifest.files)
 
 
 def write_learned(folder: Path, parts: Learned, manifest: Manifest) -> Bundle:

@@ -12,6 +12,7 @@ from edgeseg.bundle import (
     Manifest,
     ModelSpec,
     WeightsSpec,
+    is_learned,
     read_bundle,
     read_manifest,
 )
@@ -52,12 +53,17 @@ def find_model(model: str) -> Path:
 
 
 def open_model(
-    model: str, *, size: Size | None, fit: str | None, options: EngineOptions
+    model: str,
+    *,
+    size: Size | None,
+    fit: str | None,
+    options: EngineOptions,
+    allow_ungated: bool = False,
 ) -> Segmenter:
     """Any MODEL as a Segmenter for RGB frames.
 
-    An engine folder runs on its engine at its own size; a checkpoint in torch, at `size` (its own
-    if None).
+    An engine folder runs on its engine at its own size, if its gate passed or `allow_ungated`; a
+    checkpoint in torch, at `size` (its own if None); what QAT has trained, in float.
     """
     folder = find_model(model)
     if folder.suffix == ".onnx":
@@ -78,7 +84,7 @@ def open_model(
             frames="rgb",
             threads=options.threads,
             inference_precision=options.inference_precision,
-            allow_ungated=True,
+            allow_ungated=allow_ungated or is_learned(manifest),
         )
     bundle = resized(read_bundle(folder), size, fit)
     engine = open_engine("torch", bundle, options)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import tempfile
 from pathlib import Path
 
@@ -37,7 +38,8 @@ INPUT = InputSpec("rgb", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), siz
 
 def placement_list(family: str) -> str:
     """One line for each convolution: its name, its weights, the tensor that it reads in INT8."""
-    graph = _graph(FAMILIES[family])
+    pixels = read_pixels(family_graph(family))
+    graph = rescale(pixels, {s.tensor: (1.0,) * s.channels for s in find_sources(pixels)})
     places = placement(graph)
     shapes = {name: value.shape for name, value in initializers(graph).items()}
     kinds = {n.name: n.op_type for n in convolutions(graph)}
@@ -56,14 +58,15 @@ def placement_list(family: str) -> str:
     return "\n".join([head, *rows, ""])
 
 
-def _graph(spec: ModelSpec) -> onnx.ModelProto:
-    """The prepared graph of a network with fresh weights; every factor is 1."""
+@functools.cache
+def family_graph(family: str) -> onnx.ModelProto:
+    """The float graph of a family with fresh weights. It is shared: copy it before a change."""
     from edgeseg.export.simplify import simplify
     from edgeseg.export.to_onnx import to_onnx
     from edgeseg.models.checkpoint import save_checkpoint
     from edgeseg.models.network import build_model
 
-    table = CLASS_TABLES[CLASSES]
+    spec, table = FAMILIES[family], CLASS_TABLES[CLASSES]
     manifest = Manifest(
         "checkpoint",
         spec.name,
@@ -76,8 +79,7 @@ def _graph(spec: ModelSpec) -> onnx.ModelProto:
         folder = Path(temporary) / "model"
         save_checkpoint(folder, build_model(spec, len(table)), manifest)
         exported = to_onnx(folder, size=SIZE, batch=1, order=INPUT.order, scores=False)
-    pixels = read_pixels(simplify(exported.model))
-    return rescale(pixels, {s.tensor: (1.0,) * s.channels for s in find_sources(pixels)})
+    return simplify(exported.model)
 
 
 def main() -> int:

@@ -6,13 +6,14 @@ No engine, no ONNX and no torch: `--help` is quick.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeseg.bundle import PRECISIONS
 from edgeseg.errors import UsageError, guess
+from edgeseg.export.build_options import BuildOptions
 from edgeseg.export.gate import Budget
-from edgeseg.export.targets import EXPORTERS
+from edgeseg.export.targets import BUILDERS, EXPORTERS, TARGETS
 from edgeseg.frame import Size
 
 DEFAULT_MODEL = "espnet_q3"
@@ -64,13 +65,31 @@ class Plan:
     method: str = METHOD
     budget: Budget = Budget()
     max_float_share: float = MAX_FLOAT_SHARE
+    options: BuildOptions = field(default_factory=BuildOptions)
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise UsageError(
                 f"unknown precision '{self.precision}'.{guess(self.precision, PRECISIONS)}"
             )
-        if self.target not in EXPORTERS:
-            raise UsageError(f"unknown target '{self.target}'.{guess(self.target, EXPORTERS)}")
+        if self.target not in TARGETS:
+            raise UsageError(f"unknown target '{self.target}'.{guess(self.target, TARGETS)}")
         if not 0 <= self.max_float_share <= 1:
             raise UsageError(f"--max-float-share is {self.max_float_share}; expected 0 to 1")
+
+
+@dataclass(frozen=True)
+class Building:
+    """Which TensorRT to build with, what to ask of it, how far its engine may depart."""
+
+    target: str = "tensorrt"
+    options: BuildOptions = field(default_factory=BuildOptions)
+    budget: Budget = field(default_factory=Budget)
+
+    def __post_init__(self) -> None:
+        if self.target in EXPORTERS:
+            raise UsageError(
+                f"target '{self.target}' needs no build: its folder runs wherever the library is"
+            )
+        if self.target not in BUILDERS:
+            raise UsageError(f"unknown target '{self.target}'.{guess(self.target, BUILDERS)}")

@@ -26,13 +26,17 @@ NEEDS = {
     "torch": ("torch", "pip install 'edgeseg[train]'"),
 }
 
+PLANS = ("tensorrt", "tensorrt-rtx")
+"""Targets that edgeseg builds for; those that are not in ENGINES it can't run yet."""
+
 
 @dataclass(frozen=True)
 class EngineOptions:
     """How to run: CPU threads (None: all cores) and precision of float arithmetic.
 
     `inference_precision` is "f32", "bf16" or "f16", or None for what belongs to the folder's
-    precision: f32 for fp32 and int8 folders; for fp16 folders the engine's own half precision.
+    precision: f32 for fp32 folders; for fp16 and int8 folders the engine's own half precision
+    where it has one.
     """
 
     threads: int | None = None
@@ -72,6 +76,11 @@ def check_images(images: np.ndarray, spec: InputSpec) -> None:
 
 def open_engine(name: str, bundle: Bundle, options: EngineOptions | None = None) -> Engine:
     """Open `bundle` with the engine of that name; EngineError when its library is missing."""
+    if name in PLANS and name not in ENGINES:
+        raise EngineError(
+            f"{bundle.folder}: this edgeseg builds {name} plans, and has no engine that runs them "
+            "yet; its graph runs from a folder made with --target onnxruntime"
+        )
     if name not in ENGINES:
         raise EngineError(f"unknown engine '{name}'.{guess(name, ENGINES)}")
     module, _, attribute = ENGINES[name].partition(":")

@@ -66,9 +66,10 @@ def load(
     gate = bundle.manifest.gate
     if (gate is None or gate.state != "passed") and not allow_ungated:
         state = gate.state if gate else "not run"
+        why = f" ({gate.why})" if gate and gate.why else ""
         raise BundleError(
-            f"{folder}: gate: {state}; run 'edgeseg export' where the engine can run, "
-            "or load with allow_ungated=True"
+            f"{folder}: gate: {state}{why}; run 'edgeseg export' or 'edgeseg build' where the "
+            "engine can run, or load with allow_ungated=True (--allow-ungated)"
         )
     engine = open_engine(target.name, bundle, EngineOptions(threads, inference_precision))
     return Segmenter(engine, bundle, frames=frames)

@@ -117,8 +117,8 @@ def test_every_dependency_is_pinned_to_one_version():
     pinned = pins()
     for requirement in requirements():
         name = canonicalize_name(requirement.name)
-        if name in ("edgeseg", "tomli", "tensorrt-rtx"):
-            continue  # itself; for Python 3.10; never installed by `make setup`
+        if name in ("edgeseg", "tomli"):
+            continue  # itself; for Python 3.10
         assert name in pinned, f"{name} is not in constraints.txt"
     for pin in pinned.values():
         assert [s.operator for s in pin.specifier] == ["=="], str(pin)
@@ -186,14 +186,28 @@ def test_make_knows_its_targets():
     for target in ("setup", "quickstart", "check", "fix", "test", "test-all"):
         found = re.search(rf"^{target}:(.*)$", makefile, flags=re.MULTILINE)
         assert found, target
-        assert found.group(1).split() == (["$(STAMP)"] if target == "setup" else ["setup"])
+        before = {"setup": ["$(STAMP)"], "test": ["setup", "$(RTX)"]}
+        assert found.group(1).split() == before.get(target.removesuffix("-all"), ["setup"])
     done = subprocess.run(
         ["make", "--dry-run", "--always-make", "test"],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "--constraint constraints.txt --editable '.[dev]'" in done.stdout
+    assert "--constraint constraints.txt 'edgeseg[tensorrt-rtx]'" in done.stdout
     assert '-m "not chain and not gpu"' in done.stdout
+
+
+def test_tensorrt_rtx_is_for_tests_alone():
+    """`make quickstart` and `make setup` do without its 230 MB."""
+    for target in ("quickstart", "setup", "check"):
+        done = subprocess.run(
+            ["make", "--dry-run", "--always-make", target],
+            cwd=ROOT, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert "tensorrt" not in done.stdout, target
+    extras = PROJECT["project"]["optional-dependencies"]
+    assert [name for name, lines in extras.items() if "tensorrt" in str(lines)] == ["tensorrt-rtx"]
 
 
 def make_with(tmp_path: Path, python: str) -> subprocess.CompletedProcess[str]:

@@ -479,8 +479,8 @@ def test_interrupted_at_the_gate(networks, target, tmp_path, monkeypatch):
         assert any(tmp_path.iterdir())
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("edgeseg.pipeline.export.judge", interrupt)
-    monkeypatch.setattr("edgeseg.pipeline.export.label", lambda *_: np.empty(0, np.uint8))
+    monkeypatch.setattr("edgeseg.pipeline.gating.judge", interrupt)
+    monkeypatch.setattr("edgeseg.pipeline.gating.label", lambda *_: np.empty(0, np.uint8))
     with pytest.raises(KeyboardInterrupt):
         written(networks.get(), target, "fp32", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

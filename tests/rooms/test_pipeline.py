@@ -447,7 +447,7 @@ def test_a_model_of_synthetic_streets_needs_no_data(networks, tmp_path, monkeypa
 
 
 def test_a_folder_that_names_no_target_is_not_opened(tmp_path):
-    from edgeseg.pipeline.floats import open_segmenter
+    from edgeseg.pipeline.gating import open_segmenter
 
     bundle = fake_folder(tmp_path / "fake")
     bare = Bundle(bundle.folder, dataclasses.replace(bundle.manifest, target=None))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
+from typing import ClassVar
 
 import numpy as np
 import openvino
@@ -34,6 +35,8 @@ class OpenVinoEngine(Engine):
     in f32; fp16 folders, and what int8 folders leave in float, in the half that the CPU has.
     """
 
+    SETTINGS: ClassVar[dict[str, object]] = {"PERFORMANCE_HINT": "LATENCY"}
+
     def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
         self._spec = bundle.manifest.input
         core = shared_core()
@@ -42,7 +45,7 @@ class OpenVinoEngine(Engine):
         self.threads = options.threads or len(os.sched_getaffinity(0))
         self.inference_precision = options.inference_precision or _default_precision(bundle, core)
         settings = {
-            "PERFORMANCE_HINT": "LATENCY",
+            **self.SETTINGS,
             "INFERENCE_NUM_THREADS": self.threads,
             "INFERENCE_PRECISION_HINT": self.inference_precision,
         }
@@ -55,14 +58,19 @@ class OpenVinoEngine(Engine):
     def infer(self, images: np.ndarray) -> np.ndarray:
         """(N, H, W, 3) uint8 -> labels or scores, as the manifest says."""
         check_images(images, self._spec)
-        request = getattr(self._local, "request", None)
-        if request is None:
-            request = self._local.request = self._model.create_infer_request()
+        request = self._request()
         try:
             request.infer([images], share_inputs=True)
         except Exception as error:
             raise EngineError(f"openvino: inference failed: {error}") from error
         return np.array(request.get_output_tensor(0).data)
+
+    def _request(self) -> openvino.InferRequest:
+        """The one of this thread."""
+        if not hasattr(self._local, "request"):
+            self._local.request = self._model.create_infer_request()
+        request: openvino.InferRequest = self._local.request
+        return request
 
 
 def _default_precision(bundle: Bundle, core: openvino.Core) -> str:

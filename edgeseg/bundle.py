@@ -103,7 +103,7 @@ class OutputSpec:
 class BuildRecord:
     """How TensorRT built the plan: what was asked, what it was built on, what was said.
 
-    `options` differ from the defaults; `dla_layers` of all `layers` are such that a DLA takes.
+    `options` differ from the defaults; `gpu_layers` counts, by type, what a DLA left to the GPU.
     """
 
     seconds: float
@@ -113,7 +113,7 @@ class BuildRecord:
     cuda: str | None = None
     compute_capability: str | None = None
     jetpack: str | None = None
-    dla_layers: int | None = None
+    gpu_layers: dict[str, int] | None = None
     timing_cache_sha256: str | None = None
 
 

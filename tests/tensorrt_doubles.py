@@ -44,8 +44,8 @@ class Behaviour:
     said: tuple[tuple[str, str], ...] = ()
     """(severity, message) logged while building."""
     plan: bytes | None = b"plan"
-    layers: tuple[bool, ...] = (True, True, False)
-    """For each layer, whether a DLA takes it."""
+    layers: tuple[str, ...] = ("CONVOLUTION", "RESIZE", "CONVOLUTION", "PARAMETRIC_RELU", "RESIZE")
+    """The type of each layer; a DLA takes convolutions."""
     dla_cores: int = 2
     cache_fits: bool = True
     while_building: Any = None
@@ -105,8 +105,8 @@ class _Config:
         assert isinstance(pool, self._trt.MemoryPoolType)
         self._does.calls.append(("pool", pool.name, size))
 
-    def can_run_on_DLA(self, layer: bool) -> bool:
-        return layer
+    def can_run_on_DLA(self, layer: Any) -> bool:
+        return layer.type.name == "CONVOLUTION"
 
     def create_timing_cache(self, content: bytes) -> Any:
         self._does.calls.append(("create_timing_cache", content))
@@ -130,7 +130,7 @@ class _Builder:
     def create_network(self, flags: int) -> Any:
         names = [f.name for f in self.trt.NetworkDefinitionCreationFlag if flags >> f & 1]
         self.does.calls.append(("network", *names))
-        layers = self.does.layers
+        layers = [SimpleNamespace(type=SimpleNamespace(name=n)) for n in self.does.layers]
         return SimpleNamespace(num_layers=len(layers), get_layer=lambda i: layers[i])
 
     def create_builder_config(self) -> _Config:

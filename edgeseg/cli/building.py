@@ -113,7 +113,8 @@ def summary(bundle: Bundle) -> str:
     record = manifest.target.build
     if record is None:
         return line
-    dla = "" if record.dla_layers is None else f", {record.dla_layers} of which a DLA takes"
+    left = record.gpu_layers
+    dla = "" if left is None else f" (a DLA takes {record.layers - sum(left.values())})"
     return (
         f"{line}\nbuilt by {manifest.target.name} {manifest.target.version} in "
         f"{record.seconds:.1f} s: {record.layers} layers{dla}, {record.warnings} warnings; for "

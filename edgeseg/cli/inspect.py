@@ -170,8 +170,9 @@ def _build(record: BuildRecord) -> str:
     if record.jetpack:
         parts.append(f"JetPack {record.jetpack}")
     parts.append(f"{record.layers} layers")
-    if record.dla_layers is not None:
-        parts.append(f"{record.dla_layers} of them such that a DLA takes")
+    if record.gpu_layers is not None:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in record.gpu_layers.items())
+        parts.append(f"of which the DLA leaves to the GPU: {kinds or 'none'}")
     parts.append(f"{record.warnings} warnings")
     if record.options:
         parts.append(", ".join(f"{key} {value}" for key, value in record.options.items()))

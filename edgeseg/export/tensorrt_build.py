@@ -38,7 +38,7 @@ class Plan:
     seconds: float
     layers: int
     warnings: int
-    dla_layers: int | None = None
+    gpu_layers: dict[str, int] | None = None
     cache_sha256: str | None = None
 
 
@@ -72,9 +72,13 @@ def build_plan(
         warnings = Counter(text for severity, text in log.lines if severity == "WARNING")
     for text, count in warnings.items():
         say(f"{name}: warning: {text}{f' ({count} times)' if count > 1 else ''}")
-    data, layers, dla_layers, cache = plan
+    data, layers, on_gpu, cache = plan
+    if on_gpu is not None:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in on_gpu.items()) or "none"
+        taken = layers - sum(on_gpu.values())
+        say(f"{name}: the DLA takes {taken} of {layers} layers; GPU: {kinds}")
     seconds = round(perf_counter() - start, 3)
-    return Plan(data, seconds, layers, warnings.total(), dla_layers, cache)
+    return Plan(data, seconds, layers, warnings.total(), on_gpu, cache)
 
 
 @functools.cache
@@ -134,8 +138,8 @@ class _Build:
     options: BuildOptions
     interrupted: list[int]
 
-    def run(self, graph: Path) -> tuple[bytes, int, int | None, str | None] | None:
-        """(plan, layers, layers that a DLA takes, hash of the timing cache), or None."""
+    def run(self, graph: Path) -> tuple[bytes, int, dict[str, int] | None, str | None] | None:
+        """(plan, layers, those that fall back to the GPU, hash of the timing cache), or None."""
         builder = self.trt.Builder(self.log)
         typing = self.release.typing if self.options.dla is None else self.release.dla
         assert typing is not None
@@ -145,13 +149,13 @@ class _Build:
         for flag in typing.builder[self.precision]:
             config.set_flag(getattr(self.trt.BuilderFlag, flag))
         self._configure(config)
-        on_dla = self._use_dla(builder, network, config)
+        on_gpu = self._use_dla(builder, network, config)
         cache = self._read_cache(config)
         layers = int(network.num_layers)
         plan = builder.build_serialized_network(network, config)
         if plan is None:
             return None
-        return bytes(plan), layers, on_dla, self._write_cache(config, cache)
+        return bytes(plan), layers, on_gpu, self._write_cache(config, cache)
 
     def _parse(self, network: Any, graph: Path) -> None:
         parser = self.trt.OnnxParser(network, self.log)
@@ -185,8 +189,8 @@ class _Build:
         if self.release.progress:
             config.progress_monitor = _monitor(trt, self.interrupted)
 
-    def _use_dla(self, builder: Any, network: Any, config: Any) -> int | None:
-        """Set the DLA core; how many layers it takes, None when none was asked for."""
+    def _use_dla(self, builder: Any, network: Any, config: Any) -> dict[str, int] | None:
+        """Set the DLA core; how many layers of each type it leaves to the GPU, None without DLA."""
         core = self.options.dla
         if core is None:
             return None
@@ -198,7 +202,8 @@ class _Build:
         config.DLA_core = core
         config.set_flag(self.trt.BuilderFlag.GPU_FALLBACK)
         layers = (network.get_layer(i) for i in range(network.num_layers))
-        return sum(bool(config.can_run_on_DLA(layer)) for layer in layers)
+        left = Counter(layer.type.name for layer in layers if not config.can_run_on_DLA(layer))
+        return dict(left.most_common())
 
     def _read_cache(self, config: Any) -> Any | None:
         path, pinned = self.options.timing_cache, self.options.cache_sha256

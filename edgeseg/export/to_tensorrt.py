@@ -28,7 +28,7 @@ def to_tensorrt(
         cuda=gpu.cuda if gpu else None,
         compute_capability=gpu.compute_capability if gpu else None,
         jetpack=read_jetpack(),
-        dla_layers=plan.dla_layers,
+        gpu_layers=plan.gpu_layers,
         timing_cache_sha256=plan.cache_sha256,
     )
     device = gpu.name if gpu else "an unnamed GPU"

@@ -1,6 +1,6 @@
 """TensorRT for RTX parses and builds our graphs here, without a GPU; what it can't do is said.
 
-`test_every_family` is the fixed subset of each run; tests/chain/test_tensorrt_rtx.py has the rest.
+The fixed subset of each run comes first; tests/chain/test_every_plan.py has the rest.
 """
 
 from __future__ import annotations
@@ -210,7 +210,7 @@ def test_the_manifest_says_that_the_gate_was_not_run_and_why(folders, precision)
     assert target.build.layers > 50
     assert target.build.warnings == 0
     assert target.build.options == {"workspace_mib": 64}
-    assert (target.build.cuda, target.build.jetpack, target.build.dla_layers) == (None,) * 3
+    assert (target.build.cuda, target.build.jetpack, target.build.gpu_layers) == (None,) * 3
     gate = manifest.gate
     assert gate is not None
     assert (gate.state, gate.frames, gate.source) == ("not run", 20, "blobs train")

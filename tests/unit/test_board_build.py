@@ -91,7 +91,8 @@ def test_the_manifest_names_the_board(board, folder, tmp_path):
     assert record is not None
     assert (record.cuda, record.compute_capability) == ("12.6", "8.7")
     assert record.jetpack == "6.1 or 6.2 (L4T 36.4.3)"
-    assert (record.layers, record.dla_layers, record.warnings) == (3, 2, 1)
+    assert (record.layers, record.warnings) == (5, 1)
+    assert record.gpu_layers == {"RESIZE": 2, "PARAMETRIC_RELU": 1}
     assert record.options == {"workspace_mib": 256, "timing_cache": "orin.cache", "dla": 1}
     assert record.timing_cache_sha256 is not None
     assert manifest.history == ("export --target onnxruntime", "build --target tensorrt")
@@ -191,14 +192,14 @@ def test_the_verb(board, folder, tmp_path, capsys):
         f"{tmp_path}/exported-tensorrt: brightest, tensorrt fp16, gate not run\n"
         "built by tensorrt 10.3.0 in "
     )
-    assert "s: 3 layers, 2 of which a DLA takes, 0 warnings; for Orin\n" in told.out
+    assert "s: 5 layers (a DLA takes 2), 0 warnings; for Orin\n" in told.out
     assert f"gate not run: {NO_ENGINE}" in told.err
     assert main(["inspect", f"{tmp_path}/exported-tensorrt"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     for part in (
         "tensorrt 10.3.0, for Orin; built in ",
-        "CUDA 12.6, compute capability 8.7, JetPack 6.1 or 6.2 (L4T 36.4.3), 3 layers, ",
-        "2 of them such that a DLA takes, 0 warnings, dla 0",
+        "CUDA 12.6, compute capability 8.7, JetPack 6.1 or 6.2 (L4T 36.4.3), 5 layers, ",
+        "of which the DLA leaves to the GPU: 2 RESIZE, 1 PARAMETRIC_RELU, 0 warnings, dla 0",
     ):
         assert part in shown
 

@@ -64,8 +64,8 @@ def refused(graph, kind=EngineError, **asked) -> str:
 def test_types_are_said_as_each_release_wants_them(graph, version, precision, asked):
     plan, calls, said = built(graph, version, precision=precision)
     assert calls == asked
-    assert (plan.data, plan.layers, plan.warnings, said) == (b"plan", 3, 0, [])
-    assert (plan.dla_layers, plan.cache_sha256) == (None, None)
+    assert (plan.data, plan.layers, plan.warnings, said) == (b"plan", 5, 0, [])
+    assert (plan.gpu_layers, plan.cache_sha256) == (None, None)
 
 
 @pytest.mark.parametrize("version", ["8.5.2", "7.1"])
@@ -229,11 +229,14 @@ def test_a_cache_of_another_gpu(graph, tmp_path):
     ],
 )
 def test_a_dla_takes_what_it_can_and_the_gpu_the_rest(graph, version, typed):
-    plan, calls, _ = built(graph, version, precision="fp16", options=BuildOptions(dla=1))
+    plan, calls, said = built(graph, version, precision="fp16", options=BuildOptions(dla=1))
     assert calls == [
         *typed, ("default_device_type", "DLA"), ("DLA_core", 1), ("set_flag", "GPU_FALLBACK"),
     ]  # fmt: skip
-    assert (plan.layers, plan.dla_layers) == (3, 2)
+    assert (plan.layers, plan.gpu_layers) == (5, {"RESIZE": 2, "PARAMETRIC_RELU": 1})
+    assert said == [
+        f"TensorRT {version}: the DLA takes 2 of 5 layers; GPU: 2 RESIZE, 1 PARAMETRIC_RELU"
+    ]
 
 
 @pytest.mark.parametrize(

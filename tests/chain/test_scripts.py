@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -46,3 +47,16 @@ def test_calibrators_are_compared(tmp_path: Path):
     lines = re.findall(r"^(\w+(?: \w+)?): mIoU (\d+\.\d+), .* \(2 frames of", said, re.MULTILINE)
     assert [name for name, _ in lines] == ["float", "minmax onnxruntime", "mse onnxruntime"]
     assert float(lines[2][1]) > float(lines[0][1]) - 10
+
+
+def test_what_int8_pays(tmp_path: Path):
+    quick = "--limit 2 --samples 20 --seconds 0.1 --max-seconds 5"
+    some = {"BENCH": quick, "OUTPUTS": "scores", "PRECISIONS": "fp32 int8"}
+    said = run("calibration/pays.sh", tmp_path / "out", **some)
+    rows = json.loads((tmp_path / "out/bench/results.json").read_text(encoding="utf-8"))["results"]
+    assert [row["precision"] for row in rows] == ["fp32", "int8"]
+    assert all(row["decode"] != "in the graph" for row in rows)
+    assert all(row["latency_ms"]["p50"] > 0 for row in rows)
+    table = (tmp_path / "out/layer_times.md").read_text(encoding="utf-8")
+    assert table in said
+    assert "| espnet_q3 fp32 (f32) | espnet_q3 int8 (" in table.splitlines()[0]

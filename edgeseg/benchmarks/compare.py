@@ -150,6 +150,8 @@ def read_results(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file; 'edgeseg bench' writes results.json") from None
+    except IsADirectoryError:
+        raise UsageError(f"{path}: is a folder; give the results.json in it") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: is not valid JSON ({error})") from error
     rows = content.get("results") if isinstance(content, dict) else None

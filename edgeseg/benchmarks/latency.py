@@ -45,8 +45,8 @@ class StopRule:
             raise UsageError(f"min_samples is {self.min_samples}; expected 1 or more")
         if not 0 <= self.min_seconds <= self.max_seconds:
             raise UsageError(
-                f"timing from {self.min_seconds} to {self.max_seconds} seconds is no range; "
-                "give min_seconds of 0 or more and max_seconds no smaller"
+                f"timing for at least {self.min_seconds:g} s and at most {self.max_seconds:g} s: "
+                "the first must be 0 or more and no larger than the second"
             )
         if self.warm_up_calls < 0 or self.warm_up_seconds < 0:
             raise UsageError("warm-up calls and seconds can't be negative")

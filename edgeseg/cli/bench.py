@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_words,
         default=("onnxruntime", "openvino"),
         metavar="TARGET,...",
-        help="of onnxruntime, openvino, torch (default: onnxruntime,openvino)",
+        help="of onnxruntime, openvino, torch (always fp32) (default: onnxruntime,openvino)",
     )
     parser.add_argument(
         "--precisions",

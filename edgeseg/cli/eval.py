@@ -14,7 +14,7 @@ from edgeseg.pipeline import model as pipeline
 from edgeseg.runtime.engine import EngineOptions
 
 EXAMPLE = (
-    "edgeseg eval espnet_camvid --data camvid:../shared/data/camvid --split val --size 360x480"
+    "edgeseg eval espnet_q8_camvid --data camvid:../shared/data/camvid --split val --size 360x480"
 )
 
 

@@ -26,7 +26,7 @@ DEFAULT_SIZE = (512, 1024)
 """Of the shipped model, when none is named."""
 
 EXAMPLE = (
-    "edgeseg export espnet_camvid --target openvino --precision int8 --size 360x480 "
+    "edgeseg export espnet_q8_camvid --target openvino --precision int8 --size 360x480 "
     "--calib camvid:../shared/data/camvid --out espnet_int8"
 )
 

@@ -160,7 +160,7 @@ def test_what_export_can_not_do(more, said, model, data, tmp_path, refused):
         (["--sizes", "64x96,512"], "size '512' is not HEIGHTxWIDTH, such as 512x1024"),
         (["--samples", "0"], "argument --samples: '0' is no positive integer."),
         (["--seconds", "-1"], "argument --seconds: '-1' is no number of at least 0."),
-        (["--seconds", "9", "--max-seconds", "5"], "timing from 9.0 to 5.0 seconds is no range;"),
+        (["--seconds", "9", "--max-seconds", "5"], "timing for at least 9 s and at most 5 s: "),
         (["--split", "validation"], "argument --split: invalid choice: 'validation' (choose from"),
         (["--split", "test"], "has no split 'test'"),
     ],

@@ -232,6 +232,9 @@ def test_a_malformed_file_is_refused(tmp_path, capsys, text, message):
 def test_a_missing_file_is_refused(tmp_path, capsys):
     assert main(["compare", str(tmp_path / "no.json"), str(tmp_path / "no.json")]) == 2
     assert "no.json: no such file; 'edgeseg bench' writes results.json" in capsys.readouterr().err
+    assert main(["compare", str(tmp_path), str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said == f"edgeseg: {tmp_path}: is a folder; give the results.json in it\n"
 
 
 def test_help_has_an_example(capsys):

@@ -116,7 +116,7 @@ def test_warm_up_lasts_its_seconds():
     ("values", "message"),
     [
         ({"min_samples": 0}, "min_samples is 0; expected 1 or more"),
-        ({"min_seconds": 9, "max_seconds": 3}, "from 9 to 3 seconds is no range"),
+        ({"min_seconds": 9, "max_seconds": 3}, "at least 9 s and at most 3 s: the first must be"),
         ({"warm_up_calls": -1}, "can't be negative"),
     ],
 )

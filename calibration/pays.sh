@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What INT8 saves on OpenVINO: one model as fp32, fp16 (bf16 where the CPU has it) and int8, with the argmax in
 # the graph and outside of it. Builds the folders, times them in turns with their mIoU, and says where the time goes.
+# EXPORT and BENCH hold further options of these verbs.
 #   calibration/pays.sh CHECKPOINT KIND:PATH HEIGHTxWIDTH OUT
 #   calibration/pays.sh espnet_q8_camvid camvid:../shared/data/camvid 512x1024 runs/pays
 set -euo pipefail
@@ -17,7 +18,7 @@ for output in $outputs; do
         if [ "$precision" = int8 ]; then
             calib=(--calib "$data")
         fi
-        edgeseg export "$model" --target openvino --precision "$precision" --size "$size" --output "$output" \
+        edgeseg export "$model" --target openvino ${EXPORT:-} --precision "$precision" --size "$size" --output "$output" \
             "${calib[@]}" --gate "$data" --out "$folder"
     done
 done

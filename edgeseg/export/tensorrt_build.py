@@ -281,7 +281,13 @@ def _holding_interrupt() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield caught
         return
-    before = signal.signal(signal.SIGINT, lambda number, _: caught.append(number))
+
+    def note(number: int, _: object) -> None:
+        if not caught:
+            sys.stderr.write("\rinterrupted: waiting for TensorRT to end the step it is in\n")
+        caught.append(number)
+
+    before = signal.signal(signal.SIGINT, note)
     try:
         yield caught
     finally:

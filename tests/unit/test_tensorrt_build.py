@@ -294,7 +294,7 @@ def test_warnings_of_one_build_are_not_those_of_the_next(graph):
         assert plan.warnings == 1
 
 
-def test_ctrl_c_waits_for_tensorrt_and_ends_the_build(graph):
+def test_ctrl_c_waits_for_tensorrt_and_ends_the_build(graph, capsys):
     """An exception in a callback would end the process: the build is asked to stop instead."""
     before = signal.getsignal(signal.SIGINT)
     does = Behaviour(while_building=lambda: signal.raise_signal(signal.SIGINT))
@@ -302,6 +302,8 @@ def test_ctrl_c_waits_for_tensorrt_and_ends_the_build(graph):
         built(graph, does=does)
     assert [m.step_complete("Building", 0) for m in does.monitors] == [False]
     assert signal.getsignal(signal.SIGINT) is before
+    said = "\rinterrupted: waiting for TensorRT to end the step it is in\n"
+    assert capsys.readouterr().err == said
     old = Behaviour(while_building=does.while_building)
     with pytest.raises(KeyboardInterrupt):  # 8.6 tells no progress: after the build, then
         built(graph, "8.6.2", old)

@@ -71,12 +71,11 @@ enum { LANES = 16, TILE = 32 }; /* the widest W and the largest P * W */
 
 /* What one thread works in. */
 typedef struct {
-    void *memory;
     Row rows[2];
     float *corners, *shares, *values;
     int32_t *units, *classes;
     uint8_t *lines, *sure_lines, *planes, *sure_planes, *wanted;
-    int64_t line, plane;
+    int64_t line, plane, corners_size;
     int shares_alike; /* the shares at hand are those of the units that are alike */
     int first, last;  /* output rows of the label rows at hand */
 } Scratch;
@@ -308,7 +307,8 @@ static int64_t lay_out(const Job *job, Scratch *s, char *memory)
         s->rows[i].copy = cut(memory, &at, 4 * job->channels * step);
         s->rows[i].sure = cut(memory, &at, 4 * step);
     }
-    s->corners = cut(memory, &at, 4 * job->channels * (bilinear ? 4 * LANES : TILE));
+    s->corners_size = 4 * (int64_t)job->channels * (bilinear ? 4 * LANES : TILE);
+    s->corners = cut(memory, &at, s->corners_size);
     s->shares = cut(memory, &at, 4 * (bilinear ? 2 * job->longest * LANES : 0));
     s->values = cut(memory, &at, 4 * job->classes * 4 * LANES);
     s->units = cut(memory, &at, 4 * (bilinear ? job->column_units + 1 : 0));
@@ -325,51 +325,118 @@ static int64_t lay_out(const Job *job, Scratch *s, char *memory)
     return at;
 }
 
+/* One call. Chunks of rows are taken in turn; the call is over when all are done, and does not wait
+ * for threads that came too late to take one (an engine's idle threads may spin on their core). The
+ * last one who holds it frees it. `job` is read only by who has taken a chunk. */
 typedef struct {
     const Job *job;
     Strip *strip;
-    int units, chunk;
-    atomic_int next, failed;
+    int units, chunk, chunks;
+    int64_t all;
+    int64_t room; /* bytes of one thread's scratch; all of it lies behind this structure */
+    atomic_llong next, done;
+    atomic_int holders, seats; /* seats: how many threads have taken a scratch */
+    pthread_mutex_t lock;
+    pthread_cond_t over;
 } Work;
 
-static void *work(void *argument)
+static void let_go(Work *shared)
 {
-    Work *work = argument;
-    const Job *job = work->job;
+    if (atomic_fetch_sub(&shared->holders, 1) > 1) return;
+    pthread_cond_destroy(&shared->over);
+    pthread_mutex_destroy(&shared->lock);
+    free(shared);
+}
+
+/* The chunk `taken` and those after it that nobody else takes; how many were done. */
+static int64_t do_chunks(Work *shared, int64_t taken)
+{
+    const Job *job = shared->job;
     Scratch scratch;
-    void *memory = calloc(1, lay_out(job, &scratch, NULL) + 64);
-    if (!memory) {
-        atomic_store(&work->failed, 1);
-        return NULL;
+    char *room = (char *)up((int64_t)(intptr_t)(shared + 1), 64);
+    room += shared->room * atomic_fetch_add(&shared->seats, 1);
+    lay_out(job, &scratch, room);
+    memset(scratch.corners, 0, scratch.corners_size); /* cells beyond the edge are computed too */
+    int64_t done = 0;
+    for (; taken < shared->all; taken = atomic_fetch_add(&shared->next, 1)) {
+        const int frame = (int)(taken / shared->chunks);
+        const int first = (int)(taken % shared->chunks) * shared->chunk;
+        for (int u = first; u < first + shared->chunk && u < shared->units; u++)
+            shared->strip(job, &scratch, frame, u);
+        done++;
     }
-    lay_out(job, &scratch, (char *)up((int64_t)(intptr_t)memory, 64));
-    const int chunks = (work->units + work->chunk - 1) / work->chunk;
-    for (;;) {
-        const int64_t taken = atomic_fetch_add(&work->next, 1);
-        if (taken >= (int64_t)chunks * job->frames) break;
-        const int frame = (int)(taken / chunks), first = (int)(taken % chunks) * work->chunk;
-        for (int u = first; u < first + work->chunk && u < work->units; u++)
-            work->strip(job, &scratch, frame, u);
+    return done;
+}
+
+static void *help(void *argument)
+{
+    Work *shared = argument;
+    const int64_t taken = atomic_fetch_add(&shared->next, 1);
+    if (taken < shared->all) {
+        const int64_t done = do_chunks(shared, taken);
+        pthread_mutex_lock(&shared->lock);
+        if (atomic_fetch_add(&shared->done, done) + done == shared->all)
+            pthread_cond_signal(&shared->over);
+        pthread_mutex_unlock(&shared->lock);
     }
-    free(memory);
+    let_go(shared);
     return NULL;
+}
+
+static void start_helpers(Work *shared, int helpers)
+{
+    pthread_attr_t apart;
+    if (helpers < 1 || pthread_attr_init(&apart)) return;
+    pthread_attr_setdetachstate(&apart, PTHREAD_CREATE_DETACHED);
+    for (int i = 0; i < helpers; i++) {
+        pthread_t thread;
+        atomic_fetch_add(&shared->holders, 1);
+        if (pthread_create(&thread, &apart, help, shared)) {
+            atomic_fetch_sub(&shared->holders, 1);
+            break;
+        }
+    }
+    pthread_attr_destroy(&apart);
 }
 
 /* Decode; DONE or what went wrong. `threads` counts the caller, who works too. */
 EXPORT int edgeseg_decode(const Job *job)
 {
-    Work shared = {job, strip_of(job), job->kind == BILINEAR ? job->row_units : job->height, 1, 0, 0};
-    if (!shared.strip) return NO_SUCH_ISA;
-    enum { MOST = 256 };
-    int threads = job->threads < MOST ? job->threads : MOST, started = 0;
-    const int strips = threads == 1 ? 1 : 4 * threads;
-    shared.chunk = shared.units / strips > 1 ? shared.units / strips : 1;
-    pthread_t others[MOST];
-    while (started + 1 < threads && !pthread_create(&others[started], NULL, work, &shared))
-        started++;
-    work(&shared);
-    for (int i = 0; i < started; i++) pthread_join(others[i], NULL);
-    return atomic_load(&shared.failed) ? NO_MEMORY : DONE;
+    Strip *strip = strip_of(job);
+    if (!strip) return NO_SUCH_ISA;
+    /* Small chunks, as a thread may lose its core; a chunk of bilinear rows reads one row more. */
+    const int pieces = job->kind == BILINEAR ? 4 : 16;
+    const int strips = job->threads == 1 ? 1 : pieces * job->threads;
+    const int units = job->kind == BILINEAR ? job->row_units : job->height;
+    const int chunk = units / strips > 1 ? units / strips : 1;
+    const int chunks = (units + chunk - 1) / chunk;
+    const int64_t all = (int64_t)chunks * job->frames;
+    const int threads = job->threads < all ? job->threads : (int)all;
+    Scratch measured;
+    const int64_t room = lay_out(job, &measured, NULL);
+    Work *shared = malloc(sizeof(Work) + 64 + threads * room);
+    if (!shared) return NO_MEMORY;
+    shared->job = job;
+    shared->strip = strip;
+    shared->units = units;
+    shared->chunk = chunk;
+    shared->chunks = chunks;
+    shared->all = all;
+    shared->room = room;
+    atomic_init(&shared->next, 0);
+    atomic_init(&shared->done, 0);
+    atomic_init(&shared->holders, 1);
+    atomic_init(&shared->seats, 0);
+    pthread_mutex_init(&shared->lock, NULL);
+    pthread_cond_init(&shared->over, NULL);
+    start_helpers(shared, threads - 1);
+    const int64_t done = do_chunks(shared, atomic_fetch_add(&shared->next, 1));
+    atomic_fetch_add(&shared->done, done);
+    pthread_mutex_lock(&shared->lock);
+    while (atomic_load(&shared->done) < all) pthread_cond_wait(&shared->over, &shared->lock);
+    pthread_mutex_unlock(&shared->lock);
+    let_go(shared);
+    return DONE;
 }
 
 EXPORT int64_t edgeseg_job_size(void) { return sizeof(Job); }

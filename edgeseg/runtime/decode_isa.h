@@ -140,7 +140,7 @@ static inline int all4(ints4 m) { return m[0] & m[1] & m[2] & m[3]; }
 #define IPICK(m, a, b) (((m) & (a)) | (~(m) & (b)))
 #define ISET(n) ((ints4){(n), (n), (n), (n)})
 #define IEQ(a, b) ((ints4)((a) == (b)))
-#define IADD(a, b) ((a) + (b))
+#define IADD(a, b) ((ints4)((unsigned4)(a) + (unsigned4)(b)))
 #define IOR(a, b) ((a) | (b))
 #define ISHL(a, n) ((ints4)((unsigned4)(a) << (n)))
 #define ISTORE(p, a) (*(looseints4 *)(p) = (a))

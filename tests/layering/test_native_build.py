@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -139,3 +140,19 @@ def test_the_platform_is_that_of_this_python(hook: ModuleType, monkeypatch):
     monkeypatch.setattr(hook.sysconfig, "get_platform", lambda: "macosx-11.0-universal2")
     monkeypatch.setattr(hook.platform, "machine", lambda: "arm64")
     assert hook.platform_tag() == "macosx_11_0_arm64"
+
+
+CHECKED = "instruction sets {}, jobs 60, wrong 0\n19491ce275e6d683\n"
+"""What decode_check.c prints on every machine; seen on x86-64 (gcc, clang) and aarch64 (qemu)."""
+
+
+def test_random_jobs_have_the_checksum_of_other_machines(hook: ModuleType, tmp_path: Path):
+    compiler = hook.find_compiler()
+    if compiler is None:
+        pytest.skip("there is no C compiler here")
+    program, source = tmp_path / "check", ROOT / "tests" / "native" / "decode_check.c"
+    flags = ("-std=c11", "-O1", "-ffp-contract=off", "-pthread")
+    subprocess.run([*compiler, *flags, str(source), "-o", str(program), "-lm"], check=True)
+    done = subprocess.run([program, "60"], capture_output=True, text=True, check=True)
+    here = sum(decode_native.ISAS[isa] for isa in decode_native.available())
+    assert done.stdout == CHECKED.format(here)

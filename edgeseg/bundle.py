@@ -80,7 +80,7 @@ class OutputSpec:
     "bilinear_corners" (corners on corners: pixel i of an axis of n cells reads position
     i (n - 1) / (factor n - 1)), or one of WEIGHTED: "deconvolution" (kernel `factor` x `factor`,
     same stride; weight and bias in decode.npz) and "dupsample" (the same arithmetic; the weight is
-    the basis of label patches).
+    the basis of label patches), or "pixel_shuffle" (r r channels of each class side by side).
     Labels are `scale` times as high and as wide as the input: 2 for super-resolution.
     """
 

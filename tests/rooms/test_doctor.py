@@ -106,6 +106,7 @@ def test_doctor_lists_every_part(capsys):
         assert f"\n{part.name} " in shown
     assert "cores" in shown
     assert "GiB of memory" in shown
+    assert "\ndecode: n" in shown  # native or numpy: tests/unit/test_decode_native.py
     assert f"Python {sys.version_info.major}.{sys.version_info.minor}" in shown
 
 
@@ -116,6 +117,7 @@ def test_doctor_json(tmp_path: Path):
     assert {p["name"] for p in content["parts"]} == {p.name for p in PARTS}
     assert {p["state"] for p in content["parts"]} <= set(STATES)
     assert content["machine"]["cpu"]
+    assert content["decode"]["by"] in ("avx512", "avx2", "neon", "c", "numpy")
     assert content["folder"] is None
 
 

@@ -65,18 +65,18 @@ INLINE I NAME(sureness)(int measure, const float *values, int64_t step, int clas
  * The value of a class at a pixel is f = fl(fl(l p) + fl(r q)) of fl(fl(a p') + fl(c q')), with
  * shares p, q >= 0 that are the same for all classes: it departs from the exact sum by less than
  * 4.1 * 2^-24 of the sum of sizes. So a class that leads at all four corners by more than 2^-19 of
- * the two sizes leads at every pixel between them, and no other class needs to be looked at. Sizes
- * near overflow, and cells with NaN or infinity, are never settled. */
+ * the two sizes leads at every pixel between them, and no other class needs to be looked at. Where
+ * the best is infinite or near overflow nothing is settled; a NaN or minus infinity of another class
+ * stays one, or becomes the other, and does not win. */
 TARGET static void NAME(settle)(const float *row, int64_t step, int classes, int width, int32_t *to)
 {
     const V zero = SET(0.0f);
     for (int x = 0; x < width; x += W) {
-        V best = SET(-INFINITY), second = best, odd = zero;
+        V best = SET(-INFINITY), second = best;
         I index = ISET(0);
         for (int c = 0; c < classes; c++) {
             V v = LOAD(row + c * step + x);
             M more = GT(v, best);
-            odd = ADD(odd, MUL(v, zero)); /* NaN if any is NaN or infinite */
             second = PICK(more, best, PICK(GT(v, second), v, second));
             best = PICK(more, v, best);
             index = IPICK(more, ISET(c), index);
@@ -86,7 +86,6 @@ TARGET static void NAME(settle)(const float *row, int64_t step, int classes, int
         V needed = ADD(MUL(size, SET(0x1p-19f)), SET(1e-30f));
         index = IPICK(GT(SUB(best, second), needed), index, ISET(-1));
         index = IPICK(GT(SET(1e37f), size), index, ISET(-1));
-        index = IPICK(GT(SET(1.0f), odd), index, ISET(-1));
         ISTORE(to + x, index);
     }
 }
@@ -140,8 +139,8 @@ TARGET static void NAME(gather)(const Job *job, const Row *upper, const Row *low
 }
 
 /* Which classes can win at all in W cells, in order: returns how many, and `classes` holds each W
- * times. A class is out where its largest corner lies below another class's smallest corner by more
- * than rounding can take away: both are interpolated by the same monotone function, as above. */
+ * times. A class is out where its largest corner lies below the smallest corner of a class of finite
+ * scores by more than rounding can take away: both go through one monotone function, as above. */
 TARGET static int NAME(narrow)(const Job *job, const float *corners, float *tops, int32_t *classes)
 {
     const V zero = SET(0.0f);
@@ -153,7 +152,7 @@ TARGET static int NAME(narrow)(const Job *job, const float *corners, float *tops
         V top = PICK(ab, a, b), other_top = PICK(de, d, e);
         V low = PICK(ab, b, a), other_low = PICK(de, e, d);
         V odd = MUL(ADD(ADD(a, b), ADD(d, e)), zero); /* NaN if any is NaN or infinite */
-        top = ADD(PICK(GT(top, other_top), top, other_top), odd);
+        top = PICK(GT(top, other_top), top, other_top);
         low = ADD(PICK(GT(low, other_low), other_low, low), odd);
         level = PICK(GT(low, level), low, level);
         STORE(tops + c * W, top);

@@ -209,6 +209,30 @@ def test_a_settled_scene_is_not_looked_at_pixel_by_pixel():
         assert np.array_equal(labels, decode_numpy.bilinear(low, 8)[0])
 
 
+@pytest.mark.parametrize("factor", [3, 5, 8])
+def test_classes_that_rounding_makes_equal(factor: int):
+    """Class 1 leads by one bit everywhere; where rounding takes it away, class 0 is the first."""
+    low = np.random.default_rng(0).normal(size=(1, 1, 9, 50)).astype(np.float32)
+    scores = np.concatenate([low, np.nextafter(low, np.float32(9))], 1)
+    expected = decode_numpy.bilinear(scores, factor)[0]
+    assert 0 < expected.mean() < 1
+    for isa in HERE:
+        labels = Decoder(OutputSpec("scores", factor, "bilinear", factor), by=isa)(scores)
+        assert np.array_equal(labels, expected)
+
+
+@pytest.mark.parametrize("isa", HERE)
+def test_a_class_with_infinity_does_not_hide_others(isa: str):
+    """Class 0 is 9 but for one infinite corner, which makes NaN of its row and column."""
+    low = np.full((1, 3, 3, 40), 1, np.float32)
+    low[0, 0], low[0, 2, :, ::2] = 9, 2
+    low[0, 0, 1, ::5] = np.inf
+    expected = decode_numpy.bilinear(low, 3)[0]
+    assert set(np.unique(expected)) == {0, 1, 2}
+    labels = Decoder(OutputSpec("scores", 3, "bilinear", 3), by=isa)(low)
+    assert np.array_equal(labels, expected)
+
+
 def test_out_is_written_wherever_it_lies():
     low = make(np.random.default_rng(0), (1, 5, 6, 7), "noise")
     decoder = Decoder(OutputSpec("scores", 3, "bilinear", 3))

@@ -72,7 +72,9 @@ def compare(passed: dict[str, int], expected: dict[str, int]) -> list[str]:
 def write() -> int:
     """Rewrite tiers.txt from what pytest collects."""
     collected = Collected()
-    code = int(pytest.main(["--collect-only", "-qq", "-m", "not gpu"], plugins=[collected]))
+    code = int(
+        pytest.main(["--collect-only", "-qq", "-m", "not gpu and not long"], plugins=[collected])
+    )
     if code:
         return code
     lines = [f"{tier} {collected.counts[tier]}" for tier in TIERS]

@@ -170,11 +170,17 @@ def _failures(rows: Sequence[Row]) -> str:
     lines = []
     for row in rows:
         if row["state"] != "done":
-            lines.append(f"- {row['title']}: {row['state']}: {row['reason']}")
+            lines.append(f"- {row['title']}: {row['state']}: {_short(row['reason'])}")
         for engine, found in row["engines"].items():
             if "failed" in found:
-                lines.append(f"- {row['title']}, {ENGINE_NAMES[engine]}: {found['failed']}")
+                lines.append(f"- {row['title']}, {ENGINE_NAMES[engine]}: {_short(found['failed'])}")
     return "\n".join(["Without numbers:", "", *lines]) if lines else ""
+
+
+def _short(reason: str) -> str:
+    """In one line; of a long message the beginning and the end, which says what was wrong."""
+    line = " ".join(reason.split())
+    return line if len(line) <= 200 else f"{line[:80]} \N{HORIZONTAL ELLIPSIS} {line[-100:]}"
 
 
 PAGE = Page(

@@ -20,7 +20,7 @@ from edgeseg.models.checkpoint import save_checkpoint
 from edgeseg.models.network import build_model
 from edgeseg.pipeline.placement_lists import DUPSAMPLE
 
-pytestmark = pytest.mark.chain
+pytestmark = [pytest.mark.chain, pytest.mark.long]
 
 SIZE = (512, 1024)
 TABLE = CLASS_TABLES["cityscapes19"]

@@ -104,6 +104,15 @@ def test_an_engine_that_fails_says_why():
     assert any(line.startswith("| ours | 9 of 10 | – | – | – | – | 70.00 |") for line in said)
 
 
+def test_a_long_reason_is_told_by_its_beginning_and_its_end():
+    reason = "can't run:\n" + "at some/place.cc " * 20 + "the zero point must be a scalar"
+    [line] = [s for s in lines(state="failed", reason=reason, **FAILED) if "can't run" in s]
+    assert line.startswith("- ours: failed: can't run: at some/place.cc at")
+    assert " … " in line
+    assert line.endswith("the zero point must be a scalar")
+    assert len(line) < 210
+
+
 def written(tmp_path: Path, content: Any = RESULT) -> Path:
     path = tmp_path / "int8.json"
     path.write_text(json.dumps(content))

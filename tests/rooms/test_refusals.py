@@ -129,7 +129,7 @@ def test_a_file_that_is_no_model(verb, data, tmp_path, refused):
     ("more", "said"),
     [
         (["--target", "openvivo"], "unknown target 'openvivo'. Did you mean 'openvino'?"),
-        (["--target", "coreml"], "unknown target 'coreml'. Known: onnxruntime, openvino."),
+        (["--target", "coreml"], "unknown target 'coreml'. Known: onnxruntime, openvino, tensorrt"),
         (["--precision", "int4"], "unknown precision 'int4'. Did you mean 'int8'?"),
         (["--size", "64"], "size '64' is not HEIGHTxWIDTH, such as 512x1024"),
         (["--size", "63x96"], "tiny espnetc_q3 takes sizes whose height and width are multiples "

@@ -20,7 +20,8 @@ def test_nodes_are_summed_by_kind(folder):
     [times] = measure([folder], EngineOptions(1), runs=6)
     assert times.title.endswith("fp32 (f32)")
     assert times.ms.keys() == times.nodes.keys()
-    assert all(ms > 0 for ms in times.ms.values())
+    assert sum(times.ms.values()) > 0
+    assert all(ms >= 0 for ms in times.ms.values())  # in whole microseconds
     assert any(kind.startswith("Convert") or "f32" in kind for kind in times.nodes)
 
 

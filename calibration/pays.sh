@@ -3,7 +3,7 @@
 # the graph and outside of it. Builds the folders, times them in turns with their mIoU, and says where the time goes.
 # EXPORT and BENCH hold further options of these verbs.
 #   calibration/pays.sh CHECKPOINT KIND:PATH HEIGHTxWIDTH OUT
-#   calibration/pays.sh espnet_q8_camvid camvid:../shared/data/camvid 512x1024 runs/pays
+#   EXPORT="--max-miou-drop 1" calibration/pays.sh espnet_q8_camvid camvid:../shared/data/camvid 512x1024 runs/pays
 set -euo pipefail
 model=$1 data=$2 size=$3 out=$4 folders=()
 outputs=${OUTPUTS:-labels scores} precisions=${PRECISIONS:-fp32 fp16 int8}

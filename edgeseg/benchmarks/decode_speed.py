@@ -233,9 +233,10 @@ def main(words: list[str]) -> int:
         for row in found["matmul"]:
             print(f"  matmul by {row['name']:18} {row['gflops']:9} GFLOP/s")  # noqa: T201
     watch.stop()
-    command = f"python -m edgeseg.benchmarks.decode_speed {args.out}"
+    options = f"--threads {args.threads} --rounds {args.rounds}"
+    command = f"python -m edgeseg.benchmarks.decode_speed {args.out} {options}"
     content = {
-        "title": "Decode: scores to labels", "command": f"{command} --threads {args.threads}",
+        "title": "Decode: scores to labels", "command": command,
         "machine": here, "compiler": decode_native.compiler(), "threads": args.threads,
         "rounds": args.rounds, "others_cores": watch.cores, "cases": cases,
     }  # fmt: skip

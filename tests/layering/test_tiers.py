@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -59,3 +60,24 @@ def test_real_data_that_is_required_fails(tmp_path: Path):
     code, said = suite(tmp_path, "@pytest.mark.unit\n", "camvid", EDGESEG_REQUIRE_DATA="1")
     assert code == 1
     assert "EDGESEG_REQUIRE_DATA=1 asks for it" in said
+
+
+XFAIL = "@pytest.mark.unit\n@pytest.mark.xfail(reason='known', strict=True)\n"
+
+
+@pytest.mark.parametrize("holds", [False, True])
+def test_what_fails_as_marked_counts_and_what_does_not_fails(tmp_path: Path, holds: bool):
+    counts = tmp_path / "counts.json"
+    (tmp_path / "tests").mkdir()
+    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path / "tests")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "tests" / "test_it.py").write_text(
+        f"import pytest\n\n{XFAIL}def test_it():\n    assert {holds}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "tiers", "tests"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+        env={**os.environ, "EDGESEG_TIER_COUNTS": str(counts), "PYTHONPATH": str(ROOT / ".ci")},
+    )  # fmt: skip
+    assert done.returncode == int(holds), done.stdout + done.stderr
+    assert json.loads(counts.read_text()) == ({} if holds else {"unit": 1})

@@ -206,25 +206,65 @@ def resize_labels(labels: np.ndarray, size: Size) -> np.ndarray:
     return np.take(np.take(labels, rows, 0), columns, 1)
 
 
-HALF = np.float32(0.5 + 2**-10)
-"""Added before the fraction is cut off. A little more than a half: sums of float32 in another order
-(another machine, another BLAS) must not turn a tie round."""
+ONE = 1 << 14
+"""Shares of pixels are whole numbers that sum up to this."""
+FINE = 7
+"""Bits of a fraction that rows keep until columns are mixed."""
+
+
+@dataclass(frozen=True)
+class Taps:
+    """Output pixel i is the sum of input pixels first[i] + k times weights[i, k] / ONE.
+
+    `first` (want,) int32, `weights` (want, n) int16; no tap lies outside of the input.
+    """
+
+    first: np.ndarray
+    weights: np.ndarray
 
 
 def resize_image(image: np.ndarray, size: Size) -> np.ndarray:
     """(H, W, C) uint8 -> (h, w, C) uint8; a smaller side by area, a larger one bilinear.
 
     Area: each output pixel is the mean of the input that it covers (halving is the mean of 2x2).
-    Bilinear: by pixel centres ("half-pixel"), edges repeated. Rounded to the nearest, halves up.
+    Bilinear: by pixel centres ("half-pixel"), edges repeated.
+
+    Whole numbers throughout, so that every machine, C and CUDA give the same bytes: rows are mixed
+    first, `(sum + 64) >> 7` of `taps` times pixels, and then columns, `(sum + 2**20) >> 21`.
     """
-    height, width, _ = image.shape
-    h, w = size
-    if height * w <= h * width:
-        mixed = _mix_rows(_mix_columns(image, w), h)
-    else:
-        mixed = _mix_columns(_mix_rows(image, h), w)
-    rounded: np.ndarray = (mixed + HALF).astype(np.uint8)
+    rows = _mix_rows(image, size[0])
+    mixed = _mix_columns(rows, size[1])
+    rounded: np.ndarray = mixed.astype(np.uint8)
     return rounded
+
+
+@lru_cache(maxsize=64)
+def taps(have: int, want: int) -> Taps:
+    """The taps of a resize from `have` to `want` pixels."""
+    at = np.arange(want, dtype=np.int64)
+    if have > want:
+        first, last = at * have // want, -(-(at + 1) * have // want)
+        edges = first[:, None] + np.arange(int((last - first).max()) + 1)
+        covered = np.clip(edges * want - (at * have)[:, None], 0, have)
+        weights = np.diff((covered * 2 * ONE + have) // (2 * have), axis=1)
+    elif have < want:
+        doubled = np.clip((2 * at + 1) * have - want, 0, 2 * want * (have - 1))
+        first = doubled // (2 * want)
+        share = ((doubled - first * 2 * want) * 2 * ONE + 2 * want) // (4 * want)
+        weights = np.stack([ONE - share, share], 1)
+    else:
+        first, weights = at, np.full((want, 1), ONE)
+    return _inside(have, first, weights)
+
+
+def _inside(have: int, first: np.ndarray, weights: np.ndarray) -> Taps:
+    """Taps that would reach beyond the last pixel begin earlier; what is beyond it weighs 0."""
+    count = min(weights.shape[1], have)
+    moved = np.minimum(first, have - count)
+    made = np.zeros((len(first), count), np.int16)
+    for i, by in enumerate((first - moved).tolist()):
+        made[i, by:] = weights[i, : count - by]
+    return Taps(moved.astype(np.int32), made)
 
 
 @dataclass(frozen=True)
@@ -237,27 +277,38 @@ class _Band:
 
 
 def _mix_rows(image: np.ndarray, h: int) -> np.ndarray:
-    """(H, W, C) -> (h, W, C) float32."""
+    """(H, W, C) -> (h, W, C) float32, whole numbers: 128 times the pixels.
+
+    A sum of shares times pixels stays below 2**24, so that float32 holds it exactly.
+    """
     height, width, channels = image.shape
     if h == height:
-        return image
+        return image.astype(np.float32) * np.float32(1 << FINE)
     rows = image.reshape(height, width * channels)
     mixed = np.empty((h, width * channels), np.float32)
     for band in _bands(height, h, 1):
         np.matmul(band.weights, rows[band.of].astype(np.float32), out=mixed[band.to])
-    return mixed.reshape(h, width, channels)
+    mixed += ONE >> (FINE + 1)
+    mixed *= np.float32((1 << FINE) / ONE)
+    return np.floor(mixed, out=mixed).reshape(h, width, channels)
 
 
 def _mix_columns(image: np.ndarray, w: int) -> np.ndarray:
-    """(H, W, C) -> (H, w, C) float32; the channels of a pixel lie beside each other in a row."""
+    """(H, W, C) -> (H, w, C), whole pixels; the channels of a pixel lie beside each other in a row.
+
+    Sums need 29 bits: float64 holds them exactly.
+    """
     height, width, channels = image.shape
-    if w == width:
-        return image
     rows = image.reshape(height, width * channels)
-    mixed = np.empty((height, w * channels), np.float32)
+    if w == width:
+        return np.floor((image + np.float32(1 << FINE >> 1)) * np.float32(1 / (1 << FINE)))
+    mixed = np.empty((height, w * channels), np.float64)
     for band in _bands(width, w, channels):
-        np.matmul(rows[:, band.of].astype(np.float32), band.weights.T, out=mixed[:, band.to])
-    return mixed.reshape(height, w, channels)
+        shares = band.weights.T.astype(np.float64)
+        np.matmul(rows[:, band.of].astype(np.float64), shares, out=mixed[:, band.to])
+    mixed += ONE << FINE >> 1
+    mixed *= 1 / (ONE << FINE)
+    return np.floor(mixed, out=mixed).reshape(height, w, channels)
 
 
 BAND = 16
@@ -267,27 +318,15 @@ BAND = 16
 @lru_cache(maxsize=64)
 def _bands(have: int, want: int, channels: int) -> tuple[_Band, ...]:
     """The bands of a resize from `have` to `want` pixels of interleaved channels."""
-    weights = _weights(have, want)
+    found = taps(have, want)
+    count = found.weights.shape[1]
     bands = []
     for start in range(0, want, BAND):
-        part = weights[start : start + BAND]
-        used = np.flatnonzero(part.any(0))
-        first, last = int(used[0]), int(used[-1]) + 1
-        shares = np.kron(part[:, first:last], np.eye(channels, dtype=np.float32))
+        of, shares = found.first[start : start + BAND], found.weights[start : start + BAND]
+        first, last = int(of.min()), int(of.max()) + count
+        part = np.zeros((len(of), last - first), np.float32)
+        np.put_along_axis(part, (of - first)[:, None] + np.arange(count), shares, 1)
+        mixed = np.kron(part, np.eye(channels, dtype=np.float32))
         to = slice(start * channels, (start + len(part)) * channels)
-        bands.append(_Band(to, slice(first * channels, last * channels), shares))
+        bands.append(_Band(to, slice(first * channels, last * channels), mixed))
     return tuple(bands)
-
-
-def _weights(have: int, want: int) -> np.ndarray:
-    """(want, have) float32: row i holds the shares of the input pixels in output pixel i."""
-    scale = have / want
-    pixels = np.arange(have)[None]
-    if scale > 1:
-        start = np.arange(want)[:, None] * scale
-        shares = np.minimum(start + scale, pixels + 1) - np.maximum(start, pixels)
-    else:
-        centres = np.clip((np.arange(want)[:, None] + 0.5) * scale - 0.5, 0, have - 1)
-        shares = 1 - np.abs(centres - pixels)
-    shares = np.maximum(shares, 0)
-    return np.ascontiguousarray(shares / shares.sum(1, keepdims=True), np.float32)

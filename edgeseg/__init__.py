@@ -2,6 +2,7 @@
 
 from edgeseg.runtime.engine_fake import FakeEngine
 from edgeseg.runtime.segmenter import Segmenter, load
+from edgeseg.runtime.stream import Captured, stream
 
 __version__ = "0.1.0"
-__all__ = ["FakeEngine", "Segmenter", "__version__", "load"]
+__all__ = ["Captured", "FakeEngine", "Segmenter", "__version__", "load", "stream"]

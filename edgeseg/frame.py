@@ -283,14 +283,16 @@ def _mix_rows(image: np.ndarray, h: int) -> np.ndarray:
     """
     height, width, channels = image.shape
     if h == height:
-        return image.astype(np.float32) * np.float32(1 << FINE)
+        exact: np.ndarray = image.astype(np.float32) * np.float32(1 << FINE)
+        return exact
     rows = image.reshape(height, width * channels)
     mixed = np.empty((h, width * channels), np.float32)
     for band in _bands(height, h, 1):
         np.matmul(band.weights, rows[band.of].astype(np.float32), out=mixed[band.to])
     mixed += ONE >> (FINE + 1)
     mixed *= np.float32((1 << FINE) / ONE)
-    return np.floor(mixed, out=mixed).reshape(h, width, channels)
+    np.floor(mixed, out=mixed)
+    return mixed.reshape(h, width, channels)
 
 
 def _mix_columns(image: np.ndarray, w: int) -> np.ndarray:
@@ -299,16 +301,18 @@ def _mix_columns(image: np.ndarray, w: int) -> np.ndarray:
     Sums need 29 bits: float64 holds them exactly.
     """
     height, width, channels = image.shape
-    rows = image.reshape(height, width * channels)
     if w == width:
-        return np.floor((image + np.float32(1 << FINE >> 1)) * np.float32(1 / (1 << FINE)))
+        whole: np.ndarray = np.floor((image + np.float32(1 << FINE >> 1)) / np.float32(1 << FINE))
+        return whole
+    rows = image.reshape(height, width * channels)
     mixed = np.empty((height, w * channels), np.float64)
     for band in _bands(width, w, channels):
         shares = band.weights.T.astype(np.float64)
         np.matmul(rows[:, band.of].astype(np.float64), shares, out=mixed[:, band.to])
     mixed += ONE << FINE >> 1
     mixed *= 1 / (ONE << FINE)
-    return np.floor(mixed, out=mixed).reshape(height, w, channels)
+    np.floor(mixed, out=mixed)
+    return mixed.reshape(height, w, channels)
 
 
 BAND = 16

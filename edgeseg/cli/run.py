@@ -189,21 +189,22 @@ def segment_all(segmenter: Segmenter, source: Source, sink: Sink, caption: str) 
     Ctrl-C ends the run between two frames: the sink finishes what it has.
     """
     tally, shown = Tally(), -1.0
+    policy = "newest" if source.live else "every"
     watchdog = CAMERA_SILENCE if source.live else None
     with (
         sink,
         _live_line() as show,
-        stream(segmenter, source.frames, drop=source.live, watchdog=watchdog) as segmented,
+        stream(segmenter, source.frames, policy=policy, watchdog=watchdog) as segmented,
     ):
         try:
-            for index, (frame, labels, stages) in enumerate(segmented):
+            for index, result in enumerate(segmented):
                 with _holding_interrupt():
-                    tally.add(stages)
+                    tally.add(result.stages)
                     recent = tally.samples["engine"][-RECENT:]
                     text = f"{caption}  {median(recent):.1f} ms"
                     at = tally.ends[-1] - tally.ends[0]
-                    sink.write(source.name(index), frame, labels, text, at)
-                tally.dropped = segmented.dropped
+                    sink.write(source.name(index), result.frame, result.labels, text, at)
+                tally.dropped = segmented.counters.dropped
                 if perf_counter() - shown > 0.2:
                     shown = perf_counter()
                     show(tally.line(source))

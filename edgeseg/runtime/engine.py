@@ -15,6 +15,8 @@ ENGINES = {
     "fake": "edgeseg.runtime.engine_fake:FakeEngine",
     "onnxruntime": "edgeseg.runtime.engine_onnxruntime:OnnxRuntimeEngine",
     "openvino": "edgeseg.runtime.engine_openvino:OpenVinoEngine",
+    "tensorrt": "edgeseg.runtime.engine_tensorrt:TensorRtEngine",
+    "tensorrt-rtx": "edgeseg.runtime.engine_tensorrt_rtx:TensorRtRtxEngine",
     "torch": "edgeseg.training.engine_torch:TorchEngine",
 }
 """Name -> "module:Class". A module that needs a library imports it on top and is named for it."""
@@ -23,11 +25,19 @@ NEEDS = {
     # engine        (import name,   what to type when it is missing)
     "onnxruntime": ("onnxruntime", "pip install 'edgeseg[onnxruntime]'"),
     "openvino": ("openvino", "pip install 'edgeseg[openvino]'"),
+    "tensorrt": (
+        "tensorrt",
+        "it comes with JetPack or NVIDIA's apt repository; no edgeseg extra brings it",
+    ),
+    "tensorrt-rtx": ("tensorrt_rtx", "pip install 'edgeseg[tensorrt-rtx]'"),
     "torch": ("torch", "pip install 'edgeseg[train]'"),
 }
-
-PLANS = ("tensorrt", "tensorrt-rtx")
-"""Targets that edgeseg builds for; those that are not in ENGINES it can't run yet."""
+NEEDS_TOO = {
+    "pycuda": "pip install pycuda (it is compiled: CUDA's nvcc must be on the PATH)",
+}
+"""Libraries that come beside an engine's own."""
+NO_DRIVER = "libcuda"
+"""What the system calls the driver's library when it finds none."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,13 @@ class Engine(ABC):
         Which of the two the manifest's `output` says. The caller owns what is returned.
         """
 
+    def infer_into(self, images: np.ndarray, out: np.ndarray) -> None:
+        """`infer` into memory of the shape and type that `infer` returned for such images.
+
+        An engine that can write there itself does so; this one copies.
+        """
+        out[...] = self.infer(images)
+
 
 def check_images(images: np.ndarray, spec: InputSpec) -> None:
     """EngineError unless `images` is uint8 (batch, height, width, 3) of the network's size."""
@@ -76,22 +93,25 @@ def check_images(images: np.ndarray, spec: InputSpec) -> None:
 
 def open_engine(name: str, bundle: Bundle, options: EngineOptions | None = None) -> Engine:
     """Open `bundle` with the engine of that name; EngineError when its library is missing."""
-    if name in PLANS and name not in ENGINES:
-        raise EngineError(
-            f"{bundle.folder}: this edgeseg builds {name} plans, and has no engine that runs them "
-            "yet; its graph runs from a folder made with --target onnxruntime"
-        )
     if name not in ENGINES:
         raise EngineError(f"unknown engine '{name}'.{guess(name, ENGINES)}")
     module, _, attribute = ENGINES[name].partition(":")
     try:
         engine_class: type[Engine] = getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
-        library, install = NEEDS.get(name, ("", ""))
-        if error.name is None or error.name.partition(".")[0] != library:
+        installs = dict([NEEDS.get(name, ("", "")), *NEEDS_TOO.items()])
+        library = (error.name or "").partition(".")[0]
+        if not library or library not in installs:
             raise
-        raise EngineError(f"engine '{name}' needs '{library}'. Install it: {install}") from error
+        raise EngineError(
+            f"engine '{name}' needs '{library}'. Install it: {installs[library]}"
+        ) from error
     except ImportError as error:
+        if NO_DRIVER in str(error):
+            raise EngineError(
+                f"engine '{name}' needs an NVIDIA GPU, and its driver is not on this machine "
+                f"({error}); a folder made with --target onnxruntime runs on the CPU"
+            ) from error
         raise EngineError(
             f"engine '{name}' is installed but can't be loaded ({error}); "
             "'edgeseg doctor' examines each engine"

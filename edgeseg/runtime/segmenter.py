@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from time import perf_counter
@@ -42,6 +42,24 @@ class Stages:
     def total(self) -> float:
         """The whole call."""
         return self.prepare + self.engine + self.decode
+
+
+@dataclass
+class Workspace:
+    """The memory that one frame at a time is segmented in, and how long its steps took.
+
+    `image` (1, h, w, 3) uint8 is the network's input, `result` what the engine returned.
+    """
+
+    image: np.ndarray = field(default_factory=lambda: np.empty((1, 0, 0, 3), np.uint8))
+    result: np.ndarray | None = None
+    placement: Placement | None = None
+    took: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+
+    @property
+    def stages(self) -> Stages:
+        """Milliseconds of the last frame."""
+        return Stages(*self.took)
 
 
 def load(
@@ -150,29 +168,57 @@ class Segmenter:
         self, frame: np.ndarray, out: np.ndarray | None = None, *, at: str = "frame"
     ) -> tuple[np.ndarray, Stages]:
         """`segment`, and how long each stage took."""
-        engine = self.engine
         if at not in AT:
             raise UsageError(f"at is '{at}'; expected one of {', '.join(AT)}")
+        work = self._workspace()
+        self.prepare(frame, work)
+        self.infer(work)
+        return self.finish(work, out, at=at), work.stages
+
+    def prepare(self, frame: np.ndarray, work: Workspace) -> None:
+        """The first third of `segment`: frame -> network input, in `work`."""
         check_frame(frame)
         start = perf_counter()
         placement = self.placement((frame.shape[0], frame.shape[1]))
-        image = self._image(placement.network)
-        prepare(frame, placement, swap=self._swap, fill=self.input.fill, out=image[0])
-        prepared = perf_counter()
-        result = engine.infer(image)
-        inferred = perf_counter()
+        if work.image.shape[1:3] != placement.network:
+            work.image, work.result = np.empty((1, *placement.network, 3), np.uint8), None
+        prepare(frame, placement, swap=self._swap, fill=self.input.fill, out=work.image[0])
+        work.placement = placement
+        work.took[0] = (perf_counter() - start) * 1e3
+
+    def infer(self, work: Workspace) -> None:
+        """The second third: network input -> what the engine returns."""
+        start = perf_counter()
+        if work.result is None:
+            work.result = self.engine.infer(work.image)
+        else:
+            self.engine.infer_into(work.image, work.result)
+        work.took[1] = (perf_counter() - start) * 1e3
+
+    def finish(
+        self, work: Workspace, out: np.ndarray | None = None, *, at: str = "frame"
+    ) -> np.ndarray:
+        """The last third: what the engine returned -> labels; `work` is free again."""
+        result, placement = work.result, work.placement
+        assert result is not None and placement is not None, "prepare and infer come first"
+        start = perf_counter()
         if at == "frame":
             labels = self._restored(result, placement, _check_out(out, placement.frame))
         else:
-            labels = self.decode(result)[0]
-            if out is not None:
-                _check_out(out, (labels.shape[0], labels.shape[1]))
-                out[...] = labels
-                labels = out
-        decoded = perf_counter()
-        return labels, Stages(
-            (prepared - start) * 1e3, (inferred - prepared) * 1e3, (decoded - inferred) * 1e3
-        )
+            labels = self._at_network(result, out)
+        work.took[2] = (perf_counter() - start) * 1e3
+        return labels
+
+    def _at_network(self, result: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+        size = result.shape[1:] if self._decoder is None else self._decoder.size(result)
+        labels = _check_out(out, (size[0], size[1]))
+        if labels is None:
+            labels = np.empty(size, np.uint8)
+        if self._decoder is None:
+            labels[...] = result[0]
+        else:
+            self._decoder(result, labels[None])
+        return labels
 
     def decode(self, result: np.ndarray) -> np.ndarray:
         """What the engine returned -> (N, h, w) uint8 labels."""
@@ -200,11 +246,11 @@ class Segmenter:
                 "confidence needs scores, and this engine returns labels; "
                 "export the model with --output scores"
             )
-        check_frame(frame)
-        placement = self.placement((frame.shape[0], frame.shape[1]))
-        image = self._image(placement.network)
-        prepare(frame, placement, swap=self._swap, fill=self.input.fill, out=image[0])
-        scores = self.engine.infer(image)
+        work = self._workspace()
+        self.prepare(frame, work)
+        self.infer(work)
+        scores, placement = work.result, work.placement
+        assert scores is not None and placement is not None
         where = nearest(placement, self._decoder.size(scores))
         found = self._decoder.with_confidence(scores, measure, where)
         labels = np.full(placement.frame, IGNORE, np.uint8)
@@ -231,11 +277,12 @@ class Segmenter:
         """Which part of a frame of that (height, width) the network sees, and where."""
         return place(frame, self._size or frame, self.input.fit)
 
-    def _image(self, size: Size) -> np.ndarray:
-        image = getattr(self._local, "image", None)
-        if image is None or image.shape[1:3] != size:
-            image = self._local.image = np.empty((1, *size, 3), np.uint8)
-        return image
+    def _workspace(self) -> Workspace:
+        """That of this thread."""
+        work: Workspace | None = getattr(self._local, "work", None)
+        if work is None:
+            work = self._local.work = Workspace()
+        return work
 
 
 def _decoder(bundle: Bundle, engine: Engine) -> Decoder:

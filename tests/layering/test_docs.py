@@ -252,7 +252,7 @@ def test_python_examples_run(where: str, block: str, tmp_path: Path, monkeypatch
     frame = np.zeros((30, 40, 3), np.uint8)
     driven: list[np.ndarray] = []
     fake = Segmenter.of(edgeseg.FakeEngine(), CLASS_TABLES["camvid11"], size=(64, 128))
-    names = {"frame": frame, "frames": [frame] * 3, "drive": driven.append, "segmenter": fake}
+    names = {"frame": frame, "camera": [frame] * 3, "drive": driven.append, "segmenter": fake}
     exec(compile(block, where, "exec"), names)
     labels = names["labels"]
     assert isinstance(labels, np.ndarray)

@@ -57,7 +57,7 @@ from edgeseg.runtime.stream import stream
 frame = np.zeros((30, 40, 3), np.uint8)
 segmenter = Segmenter.of(FakeEngine(), CLASS_TABLES["camvid11"], size=(64, 128))
 assert segmenter.segment(frame).shape == (30, 40)
-assert len(list(stream(segmenter, [frame] * 3))) == 3
+assert len(list(stream(segmenter, [frame] * 3, policy="every"))) == 3
 for name in ("onnxruntime", "openvino", "torch"):
     try:
         open_engine(name, segmenter.bundle)

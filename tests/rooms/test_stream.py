@@ -1,21 +1,35 @@
-"""Frames through threads: order, bounds, drops, errors, the end."""
+"""Frames through threads: order, bounds, drops, ages, silence, errors, the end."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
-from engine_folders import SIZE, TABLE, expected
+from engine_folders import SIZE, TABLE, expected, fake_folder
 
-from edgeseg.errors import DataError, EngineError, FrameError, UsageError
+import edgeseg
+from edgeseg.errors import BundleError, DataError, EngineError, FrameError, UsageError
+from edgeseg.runtime import camera as cameras
+from edgeseg.runtime.camera import Captured, Counters
 from edgeseg.runtime.engine_fake import FakeEngine
 from edgeseg.runtime.segmenter import Segmenter, Stages
-from edgeseg.runtime.stream import stream
+from edgeseg.runtime.stream import Stream, stream
 
 pytestmark = pytest.mark.rooms
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 def segmenter(answer=expected) -> Segmenter:
@@ -27,31 +41,80 @@ def frames(count: int, seed: int = 0) -> list[np.ndarray]:
     return [random.integers(0, 256, (*SIZE, 3)).astype(np.uint8) for _ in range(count)]
 
 
-def threads_end(before: set[threading.Thread], seconds: float = 5.0) -> bool:
+def flat(value: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+    return np.full((*size, 3), value, np.uint8)
+
+
+def values(results: list) -> list[int]:
+    return [int(result.frame[0, 0, 0]) for result in results]
+
+
+def until(condition: Callable[[], object], seconds: float = 5.0) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if set(threading.enumerate()) <= before:
+        if condition():
             return True
-        time.sleep(0.01)
+        time.sleep(0.002)
     return False
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    assert until(lambda: set(threading.enumerate()) <= before), threading.enumerate()
+
+
+class Stuck:
+    """A camera that gives some frames and then hangs until the test lets go."""
+
+    def __init__(self, *given: list[np.ndarray]) -> None:
+        self.given, self.opened, self.closed = list(given), 0, 0
+        self.let_go = threading.Event()
+
+    def __call__(self) -> Iterator[np.ndarray]:
+        mine, self.opened = self.given[self.opened], self.opened + 1
+        last = self.opened == len(self.given)
+
+        def read() -> Iterator[np.ndarray]:
+            try:
+                yield from mine
+                if not last:
+                    self.let_go.wait(5)
+            finally:
+                self.closed += 1
+
+        return read()
+
+
+# Order, bounds, overlap
 
 
 def test_every_frame_comes_in_order_with_its_labels():
     given = frames(50)
-    got = list(stream(segmenter(), given))
-    assert len(got) == 50
-    for frame, (same, labels, stages) in zip(given, got, strict=True):
-        assert same is frame
-        assert np.array_equal(labels, expected(frame))
-        assert isinstance(stages, Stages)
+    got = list(stream(segmenter(), given, policy="every"))
+    assert [result.number for result in got] == list(range(50))
+    for frame, result in zip(given, got, strict=True):
+        assert result.frame is frame
+        assert np.array_equal(result.labels, expected(frame))
+        assert isinstance(result.stages, Stages)
+        assert result.camera == "camera"
+        assert not result.late
 
 
-def test_nothing_in_nothing_out():
-    assert list(stream(segmenter(), [])) == []
+def test_labels_are_the_callers_own():
+    got = list(stream(segmenter(), frames(12), policy="every"))
+    for one in got:
+        assert not any(np.shares_memory(one.labels, o.labels) for o in got if o is not one)
+
+
+@pytest.mark.parametrize("policy", ["newest", "every"])
+def test_nothing_in_nothing_out(policy: str):
+    assert list(stream(segmenter(), [], policy=policy)) == []
 
 
 def test_the_queue_is_bounded():
-    """Until the caller takes one: 2 done, 1 in each thread's hands, 2 waiting."""
+    """Until the caller takes one: 2 done, 1 decoded, 2 in work, 2 waiting, 1 in the hand."""
     taken = []
 
     def source() -> Iterator[np.ndarray]:
@@ -59,59 +122,354 @@ def test_the_queue_is_bounded():
             taken.append(1)
             yield frame
 
-    with stream(segmenter(), source(), queue=2) as segmented:
-        time.sleep(0.3)
-        assert len(taken) == 6
+    with stream(segmenter(), source(), policy="every", queue=2) as segmented:
+        assert until(lambda: len(taken) == 8)
+        time.sleep(0.02)
+        assert len(taken) == 8
         next(segmented)
-        time.sleep(0.1)
-        assert len(taken) == 7
+        assert until(lambda: len(taken) == 9)
+        time.sleep(0.02)
+        assert len(taken) == 9
 
 
-def test_reading_and_segmenting_and_the_caller_overlap():
-    """Ten frames of three steps of 30 ms: one after the other would be 900 ms."""
+def test_the_four_steps_overlap(monkeypatch):
+    """Each waits until the others are at work at the same time: one after the other would hang."""
+    at_work = {name: threading.Event() for name in ("source", "engine", "caller")}
 
-    def slow_source() -> Iterator[np.ndarray]:
-        for frame in frames(10):
-            time.sleep(0.03)
+    def together(name: str) -> None:
+        at_work[name].set()
+        assert all(event.wait(5) for event in at_work.values())
+
+    def source() -> Iterator[np.ndarray]:
+        for index, frame in enumerate(frames(20)):
+            if index == 8:
+                together("source")
             yield frame
 
-    def slow_engine(images: np.ndarray) -> np.ndarray:
-        time.sleep(0.03)
+    def engine(images: np.ndarray) -> np.ndarray:
+        if images[0, 0, 0, 0] == middle:
+            together("engine")
         return expected(images)
 
-    start = time.monotonic()
-    for _ in stream(segmenter(slow_engine), slow_source()):
-        time.sleep(0.03)
-    assert time.monotonic() - start < 0.75
+    middle = frames(20)[5][0, 0, 0]
+    for index, _ in enumerate(stream(segmenter(engine), source(), policy="every", depth=2)):
+        if index == 3:
+            together("caller")
 
 
-def test_a_camera_drops_old_frames_and_counts_them():
-    gate = threading.Event()
+def test_a_depth_of_one_prepares_no_frame_ahead():
+    prepared, gate = [], threading.Event()
+    watched = segmenter(lambda images: (gate.wait(5), expected(images))[1])
+    prepare = watched.prepare
+
+    def count(frame, work) -> None:
+        prepared.append(1)
+        prepare(frame, work)
+
+    watched.prepare = count  # type: ignore[method-assign]
+    with stream(watched, frames(10), policy="every", depth=1) as segmented:
+        time.sleep(0.02)
+        assert len(prepared) == 1
+        gate.set()
+        assert len(list(segmented)) == 10
+    prepared.clear()
+    gate.clear()
+    with stream(watched, frames(10), policy="every", depth=2):
+        assert until(lambda: len(prepared) == 2)
+        gate.set()
+
+
+# Drops
+
+
+def test_the_newest_frame_takes_the_place_of_an_older_one():
+    gate, shown = threading.Event(), threading.Event()
 
     def waiting_engine(images: np.ndarray) -> np.ndarray:
+        shown.set()
         gate.wait(5)
         return expected(images)
 
     def camera() -> Iterator[np.ndarray]:
-        for value in range(20):
-            yield np.full((*SIZE, 3), value, np.uint8)
-            time.sleep(0.005)
+        yield flat(0)
+        assert shown.wait(5)
+        yield from (flat(value) for value in range(1, 20))
         gate.set()
 
-    with stream(segmenter(waiting_engine), camera(), queue=2, drop=True) as segmented:
-        values = [int(frame[0, 0, 0]) for frame, _, _ in segmented]
-        assert values[1:] == [18, 19]
-        assert segmented.dropped == 17
+    with stream(segmenter(waiting_engine), camera(), depth=1) as segmented:
+        got = [next(segmented)]
+        got += list(segmented)
+    assert values(got)[-1] == 19
+    assert len(got) <= 2
+    assert [result.number for result in got] == values(got), "dropped frames are numbered too"
+    assert segmented.counters == Counters(taken=20, dropped=20 - len(got), delivered=len(got))
 
 
-def test_a_file_never_drops():
+def test_a_slow_caller_gets_the_newest_result():
+    done = threading.Event()
+
+    def camera() -> Iterator[np.ndarray]:
+        for value in range(20):
+            yield flat(value)
+            time.sleep(0.002)
+        done.set()
+
+    with stream(segmenter(), camera()) as segmented:
+        assert done.wait(5)
+        assert until(lambda: segmented._finished)
+        assert values(list(segmented)) == [19]
+        assert segmented.counters.dropped == 19
+
+
+def test_every_frame_of_a_file_is_delivered():
     def slow_engine(images: np.ndarray) -> np.ndarray:
-        time.sleep(0.005)
+        time.sleep(0.002)
         return expected(images)
 
-    with stream(segmenter(slow_engine), frames(30)) as segmented:
+    with stream(segmenter(slow_engine), frames(30), policy="every") as segmented:
         assert len(list(segmented)) == 30
-        assert segmented.dropped == 0
+        assert segmented.counters == Counters(taken=30, delivered=30)
+
+
+def test_what_waits_at_the_end_counts_as_dropped():
+    with stream(segmenter(), frames(50), policy="every") as segmented:
+        next(segmented)
+    counters = segmented.counters
+    assert counters.delivered == 1
+    assert counters.taken == counters.dropped + 1 > 2
+
+
+# Age
+
+
+def test_age_counts_from_the_capture_and_late_is_beyond_the_deadline():
+    clock, takes = Clock(), iter([0.25, 0.5, 0.75])
+
+    def engine(images: np.ndarray) -> np.ndarray:
+        clock.now += next(takes)
+        return expected(images)
+
+    def one_by_one() -> Iterator[np.ndarray]:
+        for turn in range(3):
+            assert until(lambda: len(got) == turn)  # noqa: B023
+            yield flat(turn)
+
+    got: list = []
+    segmented = stream(segmenter(engine), one_by_one(), policy="every", deadline=0.5, clock=clock)
+    for result in segmented:
+        got.append(result)
+    assert [result.age for result in got] == [0.25, 0.5, 0.75]
+    assert [result.late for result in got] == [False, False, True]
+    assert [result.captured for result in got] == [100.0, 100.25, 100.75]
+    assert segmented.counters == Counters(taken=3, delivered=3, late=1)
+
+
+def test_a_source_may_know_when_its_frame_was_taken():
+    clock = Clock()
+    given = [Captured(flat(1), 99.0), Captured(flat(2), 99.9)]
+    got = list(stream(segmenter(), given, policy="every", deadline=0.5, clock=clock))
+    assert [(r.captured, r.late) for r in got] == [(99.0, True), (99.9, False)]
+    assert got[0].age == 1.0
+
+
+def test_a_result_ages_while_it_waits_for_the_caller():
+    clock = Clock()
+    with stream(segmenter(), [flat(0)], deadline=0.5, clock=clock) as segmented:
+        assert until(lambda: segmented._done)
+        clock.now += 2
+        result = next(segmented)
+    assert result.late
+    assert result.age == 2.0
+
+
+# Cameras that fall silent, fail, change
+
+
+def test_a_silent_camera_is_opened_again():
+    clock = Clock()
+    camera = Stuck([flat(0)], [flat(1), flat(2)])
+    with stream(segmenter(), camera, policy="every", watchdog=2.0, clock=clock) as segmented:
+        assert values([next(segmented)]) == [0]
+        clock.now += 1.9
+        time.sleep(0.03)
+        assert camera.opened == 1, "silent, but not for long enough"
+        clock.now += 0.2
+        assert values([next(segmented), next(segmented)]) == [1, 2]
+        assert segmented.counters == Counters(taken=3, delivered=3, stalls=1)
+        camera.let_go.set()
+        assert list(segmented) == []
+    assert until(lambda: camera.closed == 2), "the stuck one is closed when its read ends"
+
+
+def test_frames_of_a_camera_that_was_given_up_are_not_taken():
+    clock, let_go = Clock(), threading.Event()
+
+    def first() -> Iterator[np.ndarray]:
+        let_go.wait(5)
+        yield flat(99)
+
+    sources = [first(), iter([flat(1)])]
+    segmented = stream(segmenter(), lambda: sources.pop(0), watchdog=2.0, clock=clock)
+    clock.now += 3
+    assert until(lambda: segmented.counters.stalls == 1)
+    let_go.set()
+    assert values(list(segmented)) == [1]
+
+
+def test_a_camera_that_stays_silent_is_given_up(monkeypatch):
+    monkeypatch.setattr(cameras, "ATTEMPTS", 2)
+    clock, camera = Clock(), Stuck([flat(0)], [], [], [])
+    segmented = stream(segmenter(), {"front": camera}, watchdog=2.0, clock=clock)
+    next(segmented)
+    for stalls in (1, 2, 3):
+        clock.now += 3
+        assert until(lambda: segmented.counters.stalls == stalls)  # noqa: B023
+    said = "camera 'front': no frame for 2 s, and it was opened again 2 times; is it"
+    camera.let_go.set()
+    with pytest.raises(EngineError, match=said):
+        next(segmented)
+
+
+def test_no_more_threads_than_some_are_stuck(monkeypatch):
+    monkeypatch.setattr(cameras, "ATTEMPTS", 100)
+    monkeypatch.setattr(cameras, "LEFT_BEHIND", 2)
+    clock, camera = Clock(), Stuck(*[[]] * 9)
+    segmented = stream(segmenter(), camera, watchdog=2.0, clock=clock)
+    for stalls in (1, 2, 3):
+        clock.now += 3
+        assert until(lambda: segmented.counters.stalls == stalls)  # noqa: B023
+    assert camera.opened == 3
+    camera.let_go.set()
+    with pytest.raises(EngineError, match="no frame for 2 s, and it was opened again 2 times"):
+        next(segmented)
+
+
+def test_a_silent_source_that_can_not_be_opened_again_is_an_error():
+    clock, silence = Clock(), threading.Event()
+
+    def dead_camera() -> Iterator[np.ndarray]:
+        yield flat(7)
+        silence.wait(5)
+
+    segmented = stream(segmenter(), dead_camera(), watchdog=0.1, clock=clock)
+    assert values([next(segmented)]) == [7]
+    clock.now += 0.2
+    assert until(lambda: segmented.counters.stalls == 1)
+    silence.set()
+    said = r"no frame for 0.1 s; is it \(or the disk\) still there\? A function that opens it"
+    with pytest.raises(EngineError, match=said):
+        next(segmented)
+
+
+def test_a_source_that_waits_for_the_caller_is_not_silent():
+    clock = Clock()
+    with stream(segmenter(), frames(30), policy="every", watchdog=1.0, clock=clock) as segmented:
+        for _ in range(30):
+            next(segmented)
+            assert until(lambda: segmented._cameras[0]._asked is None), "the source waits or ended"
+            clock.now += 5
+        assert segmented.counters.stalls == 0
+
+
+def test_a_camera_that_fails_is_opened_again():
+    clock, opened = Clock(), []
+
+    def camera() -> Iterator[np.ndarray]:
+        opened.append(clock.now)
+        yield flat(len(opened))
+        if len(opened) < 3:
+            raise DataError("unplugged")
+
+    segmented = stream(segmenter(), camera, policy="every", clock=clock)
+    assert values(list(segmented)) == [1, 2, 3]
+    assert segmented.counters == Counters(taken=3, delivered=3, stalls=2)
+
+
+def test_a_camera_that_can_not_be_opened_is_tried_with_pauses(monkeypatch):
+    monkeypatch.setattr(cameras, "ATTEMPTS", 2)
+    clock, opened = Clock(), []
+
+    def camera() -> Iterator[np.ndarray]:
+        opened.append(clock.now)
+        raise DataError("camera:0: no such camera")
+
+    segmented = stream(segmenter(), camera, clock=clock)
+    assert until(lambda: len(opened) == 2), "the first time at once"
+    clock.now += cameras.PAUSE / 2
+    time.sleep(0.03)
+    assert len(opened) == 2
+    clock.now += cameras.PAUSE
+    assert until(lambda: len(opened) == 3)
+    with pytest.raises(DataError, match="camera:0: no such camera"):
+        next(segmented)
+    assert segmented.counters.stalls == 3
+
+
+def test_a_camera_may_change_its_size():
+    sizes = [SIZE, (5, 7), (30, 20), SIZE]
+    got = list(stream(segmenter(), [flat(9, size) for size in sizes], policy="every"))
+    assert [result.labels.shape for result in got] == sizes
+
+
+# Several cameras
+
+
+def test_cameras_share_an_engine_and_take_turns():
+    given = {f"cam{n}": frames(20, seed=n) for n in range(3)}
+    with stream(segmenter(), given, policy="every") as segmented:
+        got = list(segmented)
+        counters = segmented.cameras
+    for name, sent in given.items():
+        mine = [result for result in got if result.camera == name]
+        assert [result.number for result in mine] == list(range(20))
+        for frame, result in zip(sent, mine, strict=True):
+            assert result.frame is frame
+            assert np.array_equal(result.labels, expected(frame))
+        assert counters[name] == Counters(taken=20, delivered=20)
+    assert segmented.counters.delivered == 60
+
+
+def test_a_fast_camera_does_not_starve_a_slow_one():
+    """Both always have a frame waiting, so they come in turn."""
+    both = {"a": frames(30), "b": frames(30)}
+    gate = threading.Event()
+    paused = segmenter(lambda images: (gate.wait(5), expected(images))[1])
+    with stream(paused, both, policy="every") as segmented:
+        time.sleep(0.02)
+        gate.set()
+        order = [next(segmented).camera for _ in range(4)]
+    assert sorted(order[:2]) == sorted(order[2:]) == ["a", "b"]
+
+
+def test_one_camera_that_is_given_up_ends_the_stream_after_the_frames_before_it():
+    def broken() -> Iterator[np.ndarray]:
+        yield from frames(3)
+        raise DataError("frame 3 is broken")
+
+    got = []
+    with pytest.raises(DataError, match="frame 3 is broken"):
+        got.extend(stream(segmenter(), {"a": broken(), "b": []}, policy="every"))
+
+
+def test_streams_may_share_a_segmenter():
+    shared = segmenter()
+    results: dict[int, list] = {}
+
+    def camera(number: int) -> None:
+        results[number] = list(stream(shared, frames(40, seed=number), policy="every"))
+
+    threads = [threading.Thread(target=camera, args=(n,)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    for number in range(3):
+        for given, result in zip(frames(40, seed=number), results[number], strict=True):
+            assert np.array_equal(result.frame, given)
+            assert np.array_equal(result.labels, expected(given))
+
+
+# Errors and the end
 
 
 def test_an_error_of_the_source_comes_after_the_frames_before_it():
@@ -119,31 +477,55 @@ def test_an_error_of_the_source_comes_after_the_frames_before_it():
         yield from frames(3)
         raise DataError("frame 3 is broken")
 
-    got = []
+    segmented = stream(segmenter(), source(), policy="every")
+    assert [next(segmented).number for _ in range(3)] == [0, 1, 2]
     with pytest.raises(DataError, match="frame 3 is broken"):
-        got.extend(iter(stream(segmenter(), source())))
-    before = stream(segmenter(), source())
-    assert sum(1 for _ in zip(range(3), before, strict=False)) == 3
+        next(segmented)
+    with pytest.raises(StopIteration):
+        next(segmented)
 
 
-def test_an_error_of_the_engine_stops_the_source():
-    before = set(threading.enumerate())
+def test_an_error_of_the_engine_stops_the_source_after_the_frames_before_it():
     closed = []
 
     def source() -> Iterator[np.ndarray]:
         try:
-            while True:
-                yield frames(1)[0]
+            for index in range(1000):
+                yield flat(index % 256)
         finally:
             closed.append(1)
 
     def broken(images: np.ndarray) -> np.ndarray:
-        raise EngineError("the engine is gone")
+        if images[0, 0, 0, 0] == 5:
+            raise EngineError("the engine is gone")
+        return expected(images)
 
+    segmented = stream(segmenter(broken), source(), policy="every")
+    assert values([next(segmented) for _ in range(5)]) == [0, 1, 2, 3, 4]
     with pytest.raises(EngineError, match="the engine is gone"):
-        next(stream(segmenter(broken), source()))
-    assert threads_end(before)
-    assert closed == [1]
+        next(segmented)
+    assert until(lambda: closed == [1])
+
+
+def test_an_error_of_decode_reaches_the_caller():
+    with pytest.raises(IndexError):
+        list(stream(segmenter(lambda images: np.zeros((1, 3), np.uint8)), frames(3)))
+
+
+def test_an_engine_that_hangs_is_an_error():
+    clock, hang = Clock(), threading.Event()
+
+    def stuck(images: np.ndarray) -> np.ndarray:
+        hang.wait(5)
+        return expected(images)
+
+    segmented = stream(segmenter(stuck), {"rear": frames(1)}, watchdog=3.0, clock=clock)
+    assert until(lambda: segmented._busy)
+    clock.now += 4
+    threading.Timer(0.05, hang.set).start()
+    said = "the engine is at frame 0 of camera 'rear' for more than 3 s; a longer watchdog"
+    with pytest.raises(EngineError, match=said):
+        next(segmented)
 
 
 def test_a_frame_of_wrong_shape_is_a_frame_error():
@@ -151,68 +533,81 @@ def test_a_frame_of_wrong_shape_is_a_frame_error():
         list(stream(segmenter(), [np.zeros((4, 4), np.uint8)]))
 
 
-def test_closing_stops_the_threads_and_closes_the_source():
-    before = set(threading.enumerate())
+@pytest.mark.parametrize("policy", ["newest", "every"])
+def test_closing_stops_the_threads_and_closes_the_source(policy: str):
     closed = []
 
     def endless() -> Iterator[np.ndarray]:
         try:
             while True:
-                yield frames(1)[0]
+                yield flat(1)
         finally:
             closed.append(1)
 
-    segmented = stream(segmenter(), endless())
+    segmented = stream(segmenter(), endless(), policy=policy)
     next(segmented)
     segmented.close()
     segmented.close()
-    assert threads_end(before)
     assert closed == [1]
     with pytest.raises(StopIteration):
         next(segmented)
 
 
-def test_leaving_a_with_block_stops_the_threads():
-    before = set(threading.enumerate())
-    with stream(segmenter(), iter(frames(1) * 1000)) as segmented:
-        next(segmented)
-    assert threads_end(before)
+def test_what_a_function_opened_is_closed():
+    class Device:
+        closed = 0
+
+        def __iter__(self) -> Iterator[np.ndarray]:
+            return iter(frames(2))
+
+        def close(self) -> None:
+            self.closed += 1
+
+    device = Device()
+    assert len(list(stream(segmenter(), lambda: device, policy="every"))) == 2
+    assert device.closed == 1
+    assert len(list(stream(segmenter(), device, policy="every"))) == 2
+    assert device.closed == 1, "what the caller opened is the caller's"
 
 
-def test_a_silent_camera_is_an_engine_error():
-    silence = threading.Event()
-
-    def dead_camera() -> Iterator[np.ndarray]:
-        yield frames(1)[0]
-        silence.wait(3)
-
-    segmented = stream(segmenter(), dead_camera(), drop=True, watchdog=0.1)
-    next(segmented)
-    with pytest.raises(EngineError, match=r"no frame for 0.1 s; is the camera"):
-        next(segmented)
-    silence.set()
+# How it is called
 
 
-def test_a_queue_of_nothing_is_refused():
-    with pytest.raises(UsageError, match="queue is 0; expected 1 or more"):
-        stream(segmenter(), [], queue=0)
+def test_a_folder_is_loaded_and_released(tmp_path: Path):
+    fake_folder(tmp_path / "m")
+    with edgeseg.stream(tmp_path / "m", frames(3), frames="rgb", policy="every") as segmented:
+        assert isinstance(segmented, Stream)
+        assert len(list(segmented)) == 3
+    with pytest.raises(EngineError, match="this Segmenter is closed"):
+        segmented.segmenter.segment(flat(0))
+    mine = segmenter()
+    list(edgeseg.stream(mine, frames(1)))
+    mine.segment(flat(0))
 
 
-def test_three_cameras_share_one_segmenter():
-    shared = segmenter()
-    results: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
+def test_a_folder_that_can_not_be_loaded_starts_nothing(tmp_path: Path):
+    with pytest.raises(BundleError):
+        stream(tmp_path / "nowhere", frames(1), frames="rgb")
 
-    def camera(number: int) -> None:
-        seen = stream(shared, frames(40, seed=number))
-        results[number] = [(frame, labels) for frame, labels, _ in seen]
 
-    cameras = [threading.Thread(target=camera, args=(n,)) for n in range(3)]
-    for thread in cameras:
-        thread.start()
-    for thread in cameras:
-        thread.join(20)
-    for number in range(3):
-        assert len(results[number]) == 40
-        for given, (frame, labels) in zip(frames(40, seed=number), results[number], strict=True):
-            assert np.array_equal(frame, given)
-            assert np.array_equal(labels, expected(given))
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"queue": 0}, "queue is 0; expected 1 or more frames"),
+        ({"depth": 0}, "depth is 0; expected 1 or more frames"),
+        ({"deadline": 0.0}, "deadline is 0; expected more than 0 seconds, or None"),
+        ({"watchdog": -1.0}, "watchdog is -1; expected more than 0 seconds, or None"),
+        ({"policy": "new"}, r"unknown policy 'new'. Did you mean 'newest'\?"),
+        ({"frames": "bgr"}, "frames is 'bgr', but the Segmenter that is given knows its own"),
+    ],
+)
+def test_what_is_refused(options, said):
+    with pytest.raises(UsageError, match=said):
+        stream(segmenter(), [], **options)
+
+
+def test_a_folder_needs_its_colours_and_a_stream_a_camera(tmp_path: Path):
+    with pytest.raises(UsageError, match=r'frames is missing: .* such as "bgr"'):
+        stream(tmp_path, [])
+    with pytest.raises(UsageError, match="source holds no camera; expected one or more"):
+        stream(segmenter(), {})

@@ -106,6 +106,17 @@ def macs_by_layer(model: ModelProto) -> dict[str, int]:
     return {n.name: _convolution_macs(n, shapes) // batch for n in convolutions(model)}
 
 
+def numbers_moved(model: ModelProto) -> int:
+    """Numbers that the convolutions of one frame read and write: inputs, weights and outputs."""
+    shapes = _shapes(model)
+    batch = max(1, shapes["image"][0])
+    moved = 0
+    for node in convolutions(model):
+        maps = int(np.prod(shapes[node.input[0]])) + int(np.prod(shapes[node.output[0]]))
+        moved += maps // batch + int(np.prod(shapes[node.input[1]]))
+    return moved
+
+
 def _convolution_macs(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
     weight = shapes[node.input[1]]
     pixels = shapes[node.output[0] if node.op_type == "Conv" else node.input[0]]

@@ -153,7 +153,7 @@ def _built(
 ) -> Iterator[Path]:
     stem = _name(source)
     if TORCH in suite.targets and path.is_dir():
-        yield _torch_folder(source, path, engines / f"{stem}-torch-fp32")
+        yield torch_folder(source, path, engines / f"{stem}-torch-fp32")
     targets = [t for t in suite.targets if t != TORCH]
     if not targets:
         return
@@ -186,7 +186,7 @@ def _export(
     return export_network(network, quantiser if plan.precision == "int8" else None, plan, out, say)
 
 
-def _torch_folder(source: Source, path: Path, out: Path) -> Path:
+def torch_folder(source: Source, path: Path, out: Path) -> Path:
     """A copy of the checkpoint that names torch as its target and the size to run at."""
     bundle = resized(read_bundle(path), source.size, source.fit)
     size = bundle.manifest.input.size

@@ -19,9 +19,10 @@ from edgeseg.disk import write_json
 from edgeseg.errors import ComparisonError, EdgesegError, UsageError
 from edgeseg.metrics import RULE
 from edgeseg.pipeline import study
+from edgeseg.pipeline.environments import install
 from edgeseg.pipeline.int8_comparison_run import Stage, make_stage, run_method, time_engine
 from edgeseg.pipeline.int8_comparison_score import Row
-from edgeseg.pipeline.int8_comparison_suite import Suite, install
+from edgeseg.pipeline.int8_comparison_suite import Suite
 from edgeseg.pipeline.plan import Say
 from edgeseg.recipe import read_recipe
 
@@ -31,7 +32,7 @@ MODULE = "edgeseg.pipeline.int8_comparison"
 def prepare(suite: Suite, say: Say) -> None:
     """Make the models and environments that are not there."""
     study.prepare(suite.prepare, say)
-    install(suite, say)
+    install(Path(suite.folder), suite.environments, say)
 
 
 def compare(

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgeseg.disk import write_text
-from edgeseg.errors import EngineError, UsageError, guess
+from edgeseg.errors import UsageError, guess
 from edgeseg.export.targets import EXPORTERS
 from edgeseg.frame import Size
-from edgeseg.pipeline.plan import CALIBRATION_FRAMES, Say
+from edgeseg.pipeline.environments import Environment, interpreter
+from edgeseg.pipeline.plan import CALIBRATION_FRAMES
 
 KINDS = ("edgeseg", "script", "folder")
-INSTALLED = ".installed"
 
 
 @dataclass(frozen=True)
@@ -68,13 +65,6 @@ def _belongs(key: str, kind: str, found: str) -> str:
 
 
 @dataclass(frozen=True)
-class Environment:
-    """A virtual environment of its own: what pip installs into it, with versions."""
-
-    packages: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Suite:
     """The file. `memory_cap_mib` and `limit_seconds` hold for each calibrating process.
 
@@ -122,27 +112,4 @@ class Suite:
 
     def python(self, environment: str) -> Path:
         """The interpreter that runs the scripts of an environment; "" is this one."""
-        if not environment:
-            return Path(sys.executable)
-        return Path(self.folder) / f"env-{environment}" / "bin" / "python"
-
-
-def install(suite: Suite, say: Say) -> None:
-    """Make the environments that are not there as the suite says; EngineError when pip fails."""
-    for name, environment in suite.environments.items():
-        python = suite.python(name)
-        mark = python.parents[1] / INSTALLED
-        wanted = "\n".join(environment.packages)
-        if mark.exists() and mark.read_text(encoding="utf-8") == wanted:
-            continue
-        say(f"environment {name}: {' '.join(environment.packages)}")
-        steps = (
-            (sys.executable, "-m", "venv", "--clear", str(python.parents[1])),
-            (str(python), "-m", "pip", "install", "--quiet", *environment.packages),
-        )
-        for words in steps:
-            done = subprocess.run(words, capture_output=True, text=True, check=False)
-            if done.returncode:
-                last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-                raise EngineError(f"environment '{name}' can't be made: {last}")
-        write_text(mark, wanted)
+        return interpreter(Path(self.folder), environment)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from edgeseg.errors import EngineError, RecipeError, UsageError
+from edgeseg.pipeline.environments import install
 from edgeseg.pipeline.int8_comparison_process import Ran, run_watched
 from edgeseg.pipeline.int8_comparison_score import (
     Answers,
@@ -18,7 +19,7 @@ from edgeseg.pipeline.int8_comparison_score import (
     parity,
     same_labels,
 )
-from edgeseg.pipeline.int8_comparison_suite import Suite, install
+from edgeseg.pipeline.int8_comparison_suite import Suite
 from edgeseg.pipeline.int8_comparison_timing import alternate, compare
 from edgeseg.recipe import read_recipe
 
@@ -125,7 +126,8 @@ def test_an_environment_that_is_there_is_left_alone(tmp_path, monkeypatch):
     python.parent.mkdir(parents=True)
     (python.parents[1] / ".installed").write_text("numpy==2.0")
     said: list[str] = []
-    install(suite(tmp_path), said.append)
+    read = suite(tmp_path)
+    install(Path(read.folder), read.environments, said.append)
     assert said == []
 
 
@@ -135,8 +137,9 @@ def test_an_environment_that_fails_says_why(tmp_path, monkeypatch):
     program.write_text("#!/bin/sh\necho first >&2\necho 'no matching distribution' >&2\nexit 1\n")
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
+    read = suite(tmp_path)
     with pytest.raises(EngineError) as error:
-        install(suite(tmp_path), lambda _: None)
+        install(Path(read.folder), read.environments, lambda _: None)
     assert str(error.value) == "environment 'other' can't be made: no matching distribution"
 
 

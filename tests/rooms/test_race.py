@@ -1,0 +1,166 @@
+"""The race: ratios by hand, turns, processes that fail, the cut of a graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+
+from edgeseg.benchmarks.race import Contestant, Worker, ratio, results, take_turns
+from edgeseg.cli import main
+from edgeseg.errors import EngineError, GraphError, RecipeError, UsageError
+from edgeseg.pipeline.race import Rivals, choose
+from edgeseg.pipeline.race_networks import cut
+from edgeseg.recipe import read_recipe
+
+pytestmark = [pytest.mark.rooms, pytest.mark.usefixtures("one_thread")]
+
+
+# Ratios and turns
+
+
+def test_a_ratio_is_taken_round_by_round():
+    ours = np.array([[1.0, 2.0, 3.0], [10.0, 20.0, 90.0], [4.0, 4.0, 4.0]])
+    theirs = np.array([[4.0, 4.0, 4.0], [60.0, 60.0, 60.0], [16.0, 16.0, 16.0]])
+    low, middle, high = ratio(theirs, ours)  # medians 2, 20, 4 -> quotients 2, 3, 4
+    assert middle == 3.0
+    assert (low, high) == (2.0, 4.0)
+
+
+def test_steady_times_have_a_narrow_interval():
+    ours = np.full((9, 4), 2.0)
+    assert ratio(3 * ours, ours) == [3.0, 3.0, 3.0]
+
+
+@dataclass
+class Fake:
+    """A worker whose calls take 1, 2, 3, ... ms."""
+
+    name: str
+    log: list[str]
+    at: list[int] = field(default_factory=lambda: [0])
+
+    def run(self, calls: int) -> list[float]:
+        self.log.append(self.name)
+        self.at[0] += calls
+        return [float(self.at[0] - calls + i + 1) for i in range(calls)]
+
+
+def test_turns_are_drawn_anew_and_first_calls_and_rounds_are_dropped():
+    log: list[str] = []
+    workers = [Fake(name, log) for name in "abc"]
+    times = take_turns(workers, rounds=6, calls=2, dropped=1)  # type: ignore[arg-type]
+    assert times["a"].tolist() == [[3 * r + 2.0, 3 * r + 3.0] for r in range(1, 7)]
+    rounds = ["".join(log[i : i + 3]) for i in range(0, 21, 3)]
+    assert {"".join(sorted(r)) for r in rounds} == {"abc"}
+    assert len(set(rounds)) > 1
+
+
+def entrant(name: str, against: str) -> Contestant:
+    return Contestant(name, f"the {name}", "fp32", {}, against)
+
+
+def test_rows_are_sorted_and_know_agreement():
+    ours, fast, other = entrant("o", "o"), entrant("f", "o"), entrant("x", "o")
+    times = {"o": np.full((2, 3), 4.0), "f": np.full((2, 3), 1.0), "x": np.full((2, 3), 9.0)}
+    labels = {"o": np.zeros((1, 2, 2)), "f": np.array([[[0, 0], [0, 1]]]), "x": np.zeros((1, 4, 4))}
+    rows = results([ours, fast, other], dict.fromkeys("ofx", "1"), times, labels, "o")
+    assert [row["name"] for row in rows] == ["f", "o", "x"]
+    assert [row["ratio"] for row in rows] == [[0.25] * 3, [1.0] * 3, [2.25] * 3]
+    assert [row["agreement"] for row in rows] == [75.0, 100.0, None]
+    assert rows[0]["p50_ms"] == 1.0
+
+
+def test_who_is_measured_against_comes_along():
+    entrants = [entrant("o", "o"), entrant("f", "o"), entrant("x", "o")]
+    assert [c.name for c in choose(entrants, ["x"])] == ["o", "x"]
+    assert choose(entrants, []) == entrants
+    with pytest.raises(UsageError, match=r"--only 'y': no such contestant\."):
+        choose(entrants, ["y"])
+
+
+# Processes
+
+
+def test_a_contestant_that_dies_says_why(tmp_path):
+    np.save(tmp_path / "frames.npy", np.zeros((1, 8, 8, 3), np.uint8))
+    entry = {
+        "kind": "usual script", "path": str(tmp_path / "no.onnx"), "threads": 1, "order": "rgb",
+        "frames": str(tmp_path / "frames.npy"), "mean": [0, 0, 0], "std": [1, 1, 1],
+    }  # fmt: skip
+    with pytest.raises(EngineError, match=r"late can't take part: .*no\.onnx.*doesn't exist"):
+        Worker(Contestant("late", "", "fp32", entry, "late"), 1)
+
+
+# The cut
+
+
+def small_graph(after: str = "Mul") -> onnx.ModelProto:
+    """Image -> normalised planes -> one convolution to two classes -> labels."""
+    node = helper.make_node
+    last = node(after, ["centred", "scale"], ["normal"])
+    nodes = [
+        node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+        node("Transpose", ["float"], ["planes"], perm=[0, 3, 1, 2]),
+        node("Sub", ["planes", "mean"], ["centred"]),
+        last,
+        node("Conv", ["normal", "weight"], ["scores"]),
+        node("ArgMax", ["scores"], ["ids"], axis=1, keepdims=0),
+        node("Cast", ["ids"], ["labels"], to=TensorProto.UINT8),
+    ]
+    constants = {
+        "mean": np.full((1, 3, 1, 1), 100, np.float32),
+        "scale": np.full((1, 3, 1, 1), 0.5, np.float32),
+        "weight": np.array([[1, 0, 0], [0, 1, 0]], np.float32).reshape(2, 3, 1, 1),
+    }
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, [1, 4, 6, 3])
+    labels = helper.make_tensor_value_info("labels", TensorProto.UINT8, [1, 4, 6])
+    stored = [onnx.numpy_helper.from_array(v, k) for k, v in constants.items()]
+    graph = helper.make_graph(nodes, "small", [image], [labels], stored)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+def infer(model: onnx.ModelProto, tensor: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    return np.asarray(session.run(None, {session.get_inputs()[0].name: tensor})[0])
+
+
+def test_a_cut_graph_takes_planes_and_says_the_same():
+    model = small_graph()
+    image = np.random.default_rng(0).integers(0, 256, (1, 4, 6, 3)).astype(np.uint8)
+    planes = ((image.astype(np.float32) - 100) * 0.5).transpose(0, 3, 1, 2)
+    scores, labels = cut(model)
+    np.testing.assert_array_equal(infer(scores, planes), planes[:, :2])
+    np.testing.assert_array_equal(infer(labels, planes), infer(model, image))
+
+
+def test_a_graph_that_begins_otherwise_is_refused():
+    with pytest.raises(GraphError, match=r"'centred' is read by Div, not by one Mul"):
+        cut(small_graph("Div"))
+
+
+# The rivals' file
+
+
+def test_rivals_name_their_environment(tmp_path):
+    path = tmp_path / "r.toml"
+    path.write_text(
+        'folder = "x"\n[environments.other]\npackages = ["numpy"]\n[rivals.r]\ntitle = "t"\n'
+        'environment = "othr"\nscript = "s.py"\nprecision = "f32"\n'
+    )
+    with pytest.raises(RecipeError, match=r"\[rivals.r\]: no environment 'othr'. Did you mean"):
+        read_recipe(Rivals, path)
+    path.write_text(path.read_text().replace("othr", "other") + 'input = "frame"\n')
+    with pytest.raises(RecipeError, match=r"input is 'frame'\. Did you mean 'frames'"):
+        read_recipe(Rivals, path)
+
+
+def test_rivals_are_prepared_from_a_file(tmp_path, capsys):
+    assert main(["race", "--prepare", "--out", str(tmp_path / "out")]) == 2
+    assert "--prepare makes the environments of rivals; give --rivals" in capsys.readouterr().err

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeseg.benchmarks.rows import slowed
 from edgeseg.errors import ComparisonError, UsageError, guess
 
 Row = dict[str, Any]
@@ -19,6 +20,10 @@ IDENTITY = ("model", "target", "precision", "inference_precision", "size", "batc
 
 def _percentile(name: str) -> Callable[[Row], float | None]:
     return lambda row: (row.get("latency_ms") or {}).get(name)
+
+
+def _in(table: str, name: str) -> Callable[[Row], float | None]:
+    return lambda row: (row.get(table) or {}).get(name)
 
 
 def _plain(name: str) -> Callable[[Row], float | None]:
@@ -50,11 +55,14 @@ METRICS = {
     "load_ms":        Metric(_plain("load_ms"),        "ms",  "time"),
     "peak_rss_mib":   Metric(_plain("peak_rss_mib"),   "MiB", "time"),
     "file_mib":       Metric(_plain("file_mib"),       "MiB", "file"),
+    "energy_mj":      Metric(_in("power", "energy_mj_per_frame"), "mJ", "time"),
+    "missed_percent": Metric(_in("pace", "missed_percent"),       "%",  "time"),
 }
 # fmt: on
 """`worst_class` is the IoU of the class that lost most between the two results."""
 
-SHOWN = ("miou", "worst_class", "p50", "p90", "p99", "throughput_fps", "peak_rss_mib", "file_mib")
+SHOWN = ("miou", "worst_class", "p50", "p90", "p99", "throughput_fps", "peak_rss_mib", "file_mib",
+         "energy_mj", "missed_percent")  # fmt: skip
 
 _CONDITION = re.compile(r"([a-z_0-9]+)\s*(<-|>\+)\s*(\d+(?:\.\d+)?)\s*(%?)")
 
@@ -213,16 +221,24 @@ def check(comparison: Comparison) -> None:
 
 def _why_no_times(a: Row, b: Row) -> str | None:
     """Why a latency of `a` says nothing about one of `b`; None when it does."""
+    for side, row in (("A", a), ("B", b)):
+        if reasons := slowed(row):
+            return (
+                f"the machine throttled in {side} ({'; '.join(reasons)}); its latency can't be "
+                "compared. Cool it or choose a lower power mode, and measure again"
+            )
     facts = {
         "machine": _machine_name,
         "power mode": _power_mode,
         "engine": _engine_name,
+        "pace": _pace,
     }
     for name, read in facts.items():
         if read(a) != read(b):
             return (
                 f"{name} differs: {read(a)} in A, {read(b)} in B; latency can't be compared. "
-                "Measure both on one machine, in one power mode, with one engine version"
+                "Measure both on one machine, in one power mode, with one engine version, at one "
+                "pace"
             )
     return None
 
@@ -237,6 +253,11 @@ def _power_mode(row: Row) -> str:
 
 def _engine_name(row: Row) -> str:
     return f"{row['engine'].get('name')} {row['engine'].get('version')}"
+
+
+def _pace(row: Row) -> str:
+    pace = row.get("pace")
+    return f"{pace['fps']:g} frames a second" if pace else "one call after the other"
 
 
 def _why_no_accuracy(a: Row, b: Row) -> str | None:

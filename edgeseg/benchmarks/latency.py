@@ -87,25 +87,40 @@ class Latency:
         return {**self.summary(), "samples": [round(s, 3) for s in self.samples]}
 
 
+@dataclass(frozen=True)
+class Around:
+    """What else is done: once when warm-up is over, and before and after each timed call."""
+
+    begin: Callable[[], object] = lambda: None
+    before: Callable[[], object] = lambda: None
+    after: Callable[[], object] = lambda: None
+
+
 def time_calls(
     call: Callable[[int], R],
     rule: StopRule,
     *,
     batch: int = 1,
     clock: Callable[[], float] = perf_counter,
+    around: Around | None = None,
 ) -> tuple[Latency, list[R]]:
     """Call `call(0)`, `call(1)`, ... until `rule` says stop; latencies, and what was returned.
 
     `clock` gives seconds and never goes back. Warm-up calls count from 0 too and are dropped.
+    What `around` does is in no sample.
     """
+    around = around or Around()
     _warm_up(call, rule, clock)
+    around.begin()
     samples: list[float] = []
     results: list[R] = []
     begin = clock()
     while True:
+        around.before()
         start = clock()
         results.append(call(len(samples)))
         end = clock()
+        around.after()
         samples.append((end - start) * 1e3)
         elapsed = end - begin
         enough = len(samples) >= rule.min_samples and elapsed >= rule.min_seconds

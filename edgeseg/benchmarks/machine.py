@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from edgeseg.runtime.board import nvpmodel
+
 LIBRARIES = (
     "edgeseg", "numpy", "pillow", "onnx", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx",
     "torch",
@@ -74,14 +76,9 @@ def fingerprint(content: dict[str, Any]) -> str:
 
 def power_mode(root: Path = Path("/")) -> str | None:
     """A Jetson's power model ("0 MAXN"), else the CPU's frequency governor, else None."""
-    status = re.search(r"pmode:\s*(\d+)", _read(root / "var/lib/nvpmodel/status"))
-    if status:
-        number = int(status.group(1))
-        for line in _read(root / "etc/nvpmodel.conf").splitlines():
-            model = re.search(r"POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)", line)
-            if model and not line.lstrip().startswith("#") and int(model.group(1)) == number:
-                return f"{number} {model.group(2)}"
-        return str(number)
+    mode = nvpmodel(root)
+    if mode is not None:
+        return mode
     governor = _read(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip()
     return governor or None
 

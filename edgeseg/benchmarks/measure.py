@@ -7,13 +7,12 @@ in a .npy file, so that neither decoding nor resizing is in the numbers.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any
@@ -21,39 +20,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeseg import errors
-from edgeseg.benchmarks.latency import Latency, StopRule, summary_of, time_calls
+from edgeseg.benchmarks.job import Job, parse_arguments, to_arguments
 from edgeseg.benchmarks.machine import busy_seconds, machine
+from edgeseg.benchmarks.soak import peak_mib
+from edgeseg.benchmarks.timing import Call, Steps, soak_steadily, time_steadily
 from edgeseg.bundle import Bundle, InputSpec, Manifest, read_bundle, read_manifest
 from edgeseg.disk import write_json
 from edgeseg.errors import DataError, EdgesegError, EngineError
 from edgeseg.frame import place, prepare
 from edgeseg.runtime.engine import EngineOptions, open_engine
+from edgeseg.runtime.gpu import used_mib
+from edgeseg.runtime.preflight import GPU_ENGINES
 from edgeseg.runtime.segmenter import Segmenter, load
+from edgeseg.runtime.sensors import Sensors
 
 if TYPE_CHECKING:
     from edgeseg.dataset import Dataset
 
 TIMING_FRAMES = 8
-
-
-@dataclass(frozen=True)
-class Job:
-    """What to measure and how.
-
-    `frames` is a .npy file of (N, h, w, 3) uint8 at the network's size and in its channel order
-    (`write_timing_frames`). Accuracy is measured when `data` is given, on `split`, on all frames or
-    on `limit` frames spread evenly. `threads` None: all cores.
-    """
-
-    folder: Path
-    frames: Path
-    threads: int | None = None
-    inference_precision: str | None = None
-    allow_ungated: bool = False
-    data: str | None = None
-    split: str = "val"
-    limit: int | None = None
-    rule: StopRule = field(default_factory=StopRule)
 
 
 def write_timing_frames(
@@ -111,29 +95,38 @@ def _as_error(entry: dict[str, str]) -> EdgesegError:
     return error
 
 
-def measure(job: Job) -> dict[str, Any]:
-    """The row of `job`, measured in this process (which should have done nothing before)."""
-    about = machine()
+def measure(job: Job, root: Path = Path("/")) -> dict[str, Any]:
+    """The row of `job`, measured in this process (which should have done nothing before).
+
+    `root` is where proc, sys and etc lie: the machine, its sensors.
+    """
+    about = machine(root)
     frames = _read_frames(job.frames)
     manifest = read_manifest(job.folder)
+    batch = manifest.input.batch
+    if job.pace is not None and batch != 1:
+        raise errors.UsageError(
+            f"{job.folder} takes {batch} frames a call; --fps is for one camera, whose frames come "
+            "one by one: export with --batch 1"
+        )
     begin = perf_counter()
     segmenter = _open(job, manifest)
     load_ms = (perf_counter() - begin) * 1e3
     with segmenter:
+        sensors = Sensors(root)
+        call = _one(segmenter, frames) if batch == 1 else _many(segmenter, frames, batch)
         others = Watch()
-        if manifest.input.batch == 1:
-            latency, stages = _time_segmenter(segmenter, frames, job.rule)
-        else:
-            latency, stages = _time_batches(segmenter, frames, manifest.input.batch, job.rule)
+        timed = time_steadily(call, job, sensors, batch)
         others.stop()
-        peak = _peak_rss_mib()
+        peak = peak_mib()
+        soaked = _soak(call, job, sensors, manifest) if job.soak else None
         return {
             **_network(segmenter.bundle, manifest, (frames.shape[1], frames.shape[2])),
             **_engine(segmenter),
             "load_ms": round(load_ms, 3),
-            "latency_ms": latency.to_dict(),
-            "stages_ms": stages,
-            "throughput_fps": round(latency.throughput, 3),
+            "latency_ms": timed.latency.to_dict(),
+            "stages_ms": timed.stages,
+            "throughput_fps": round(timed.latency.throughput, 3),
             "peak_rss_mib": peak,
             **_accuracy(job, segmenter, manifest),
             "timing": {
@@ -141,9 +134,13 @@ def measure(job: Job) -> dict[str, Any]:
                 "warm_up_calls": job.rule.warm_up_calls,
                 "warm_up_seconds": job.rule.warm_up_seconds,
                 "others_cores": others.cores,
+                "throttled": timed.throttled,
             },
             "machine": about,
-            "power": None,
+            "power": timed.power,
+            "conditions": timed.conditions,
+            "pace": timed.pace,
+            "soak": soaked,
         }
 
 
@@ -180,43 +177,42 @@ def _open(job: Job, manifest: Manifest) -> Segmenter:
     return Segmenter(engine, Bundle(job.folder, single), frames=order)
 
 
-def _time_segmenter(
-    segmenter: Segmenter, frames: np.ndarray, rule: StopRule
-) -> tuple[Latency, dict[str, Any]]:
-    """Whole calls, frame -> labels, cycling through the frames; and their stages."""
-    latency, results = time_calls(
-        lambda i: segmenter.timed(frames[i % len(frames)], at="network")[1], rule
-    )
-    stages = {
-        name: summary_of([getattr(s, name) for s in results])
-        for name in ("prepare", "engine", "decode")
-    }
-    return latency, {**stages, "call": latency.summary()}
+def _one(segmenter: Segmenter, frames: np.ndarray) -> Call:
+    """Whole calls, frame -> labels, cycling through the frames."""
+
+    def call(index: int) -> Steps:
+        took = segmenter.timed(frames[index % len(frames)], at="network")[1]
+        return took.prepare, took.engine, took.decode
+
+    return call
 
 
-def _time_batches(
-    segmenter: Segmenter, frames: np.ndarray, batch: int, rule: StopRule
-) -> tuple[Latency, dict[str, Any]]:
+def _many(segmenter: Segmenter, frames: np.ndarray, batch: int) -> Call:
     """Whole batches, (batch, h, w, 3) -> labels; there is no `prepare`."""
     batches = [
         np.ascontiguousarray(frames[[(i + j) % len(frames) for j in range(batch)]])
         for i in range(0, max(len(frames), batch), batch)
     ]
 
-    def call(index: int) -> tuple[float, float]:
+    def call(index: int) -> Steps:
         start = perf_counter()
         result = segmenter.engine.infer(batches[index % len(batches)])
         inferred = perf_counter()
         segmenter.decode(result)
-        return (inferred - start) * 1e3, (perf_counter() - inferred) * 1e3
+        return None, (inferred - start) * 1e3, (perf_counter() - inferred) * 1e3
 
-    latency, results = time_calls(call, rule, batch=batch)
-    stages = {
-        "prepare": None,
-        "engine": summary_of([r[0] for r in results]),
-        "decode": summary_of([r[1] for r in results]),
-    }
-    return latency, {**stages, "call": latency.summary()}
+    return call
+
+
+def _soak(call: Call, job: Job, sensors: Sensors, manifest: Manifest) -> dict[str, Any]:
+    """The long run behind the timed calls."""
+    assert job.soak is not None
+    target = manifest.target.name if manifest.target else ""
+    device = used_mib if target in GPU_ENGINES else lambda: None
+    others = Watch()
+    found = soak_steadily(call, job.soak, job.pace, sensors, device)
+    others.stop()
+    return {**found, "others_cores": others.cores}
 
 
 def _network(bundle: Bundle, manifest: Manifest, size: tuple[int, int]) -> dict[str, Any]:
@@ -294,18 +290,6 @@ def seen_in_training(trained_on: str, kind: str, split: str) -> bool | None:
     return False if clear else None
 
 
-def _peak_rss_mib() -> float | None:
-    """Peak resident memory of this process (VmHWM); None where the system does not tell."""
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-    except OSError:
-        return None
-    for line in status.splitlines():
-        if line.startswith("VmHWM:"):
-            return round(int(line.split()[1]) / 1024, 1)
-    return None
-
-
 def _read_frames(path: Path) -> np.ndarray:
     try:
         frames: np.ndarray = np.load(path)
@@ -316,50 +300,6 @@ def _read_frames(path: Path) -> np.ndarray:
             f"{path}: holds {frames.dtype} of shape {frames.shape}; expected uint8 (N, H, W, 3)"
         )
     return frames
-
-
-def to_arguments(job: Job, answer: Path) -> list[str]:
-    """The command line of the process that measures `job` and writes its row to `answer`."""
-    rule = job.rule
-    words = [str(job.folder), "--frames", str(job.frames), "--json", str(answer)]
-    words += ["--split", job.split]
-    words += ["--min-samples", str(rule.min_samples), "--min-seconds", str(rule.min_seconds)]
-    words += ["--max-seconds", str(rule.max_seconds)]
-    words += ["--warm-up-calls", str(rule.warm_up_calls)]
-    words += ["--warm-up-seconds", str(rule.warm_up_seconds)]
-    for name in ("threads", "inference_precision", "data", "limit"):
-        value = getattr(job, name)
-        if value is not None:
-            words += [f"--{name.replace('_', '-')}", str(value)]
-    return [*words, "--allow-ungated"] if job.allow_ungated else words
-
-
-def parse_arguments(words: list[str]) -> tuple[Job, Path]:
-    """The inverse of `to_arguments`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m edgeseg.benchmarks.measure",
-        description="Measure one engine folder in this process. 'edgeseg bench' calls it",
-    )
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--frames", type=Path, required=True, help=".npy of (N, h, w, 3) uint8")
-    parser.add_argument("--json", type=Path, required=True, help="where the row is written")
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--inference-precision")
-    parser.add_argument("--allow-ungated", action="store_true")
-    parser.add_argument("--data", help="KIND:PATH for mIoU")
-    parser.add_argument("--split", default="val")
-    parser.add_argument("--limit", type=int)
-    rule = StopRule()
-    for name in ("min_samples", "min_seconds", "max_seconds", "warm_up_calls", "warm_up_seconds"):
-        default = getattr(rule, name)
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
-    a = parser.parse_args(words)
-    rule = StopRule(a.min_samples, a.min_seconds, a.max_seconds, a.warm_up_calls, a.warm_up_seconds)
-    job = Job(
-        a.folder, a.frames, a.threads, a.inference_precision, a.allow_ungated, a.data, a.split,
-        a.limit, rule,
-    )  # fmt: skip
-    return job, a.json
 
 
 def main(words: list[str]) -> int:

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from edgeseg.benchmarks import report_charts, report_frames, report_table
+from edgeseg.benchmarks import report_board, report_charts, report_frames, report_table
 from edgeseg.benchmarks.pictures import Picture
 from edgeseg.benchmarks.rows import (
     Row,
@@ -25,6 +25,7 @@ from edgeseg.benchmarks.rows import (
     signed,
     size_name,
     speed_up,
+    unclean,
 )
 from edgeseg.disk import write_text
 from edgeseg.errors import UsageError
@@ -66,6 +67,8 @@ def to_html(
         _failed(results),
         report_frames.section(pictures, classes, name) if classes else "",
         report_charts.latency_section(rows),
+        report_board.section(rows),
+        report_board.soak_section(rows),
         report_frames.classes_section(rows, lead, classes),
         _method(results, rows),
     ]
@@ -134,7 +137,8 @@ def _hero(results: dict[str, Any], rows: Sequence[Row], lead: Row | None, cover:
         f"{escape(engine_name(lead))}, {threads}: the median of {lead['latency_ms']['n']:,} "
         "whole calls, frame in, labels out."
     )
-    warning = f'<p class="warning">{escape(_busy(lead))}</p>' if disturbance([lead]) else ""
+    warnings = [_busy(lead) if disturbance([lead]) else None, unclean([lead])]
+    warning = "".join(f'<p class="warning">{escape(w)}</p>' for w in warnings if w)
     tiles = "".join(
         f'<div class="tile"><b>{value}</b><span>{escape(text)}</span></div>'
         for value, text in _tiles(rows, lead)
@@ -186,6 +190,7 @@ def _method(results: dict[str, Any], rows: Sequence[Row]) -> str:
         ("system", f"{about.get('os')}, kernel {about.get('kernel')}"),
         ("power mode", about.get("power_mode") or "not told by this machine"),
         ("others", disturbance(rows) or "no other program took more than a tenth of the cores"),
+        ("throttling", _throttling(rows)),
         ("load at start", number(about.get("load"), 2)),
         ("python", about.get("python")),
         ("versions", ", ".join(f"{k} {v}" for k, v in (about.get("libraries") or {}).items())),
@@ -202,6 +207,13 @@ def _method(results: dict[str, Any], rows: Sequence[Row]) -> str:
         "<p>Each row in a process of its own, warm-up apart, every sample kept.</p>"
         f"{typed}<dl>{notes}</dl><dl>{entries}</dl></section>"
     )
+
+
+def _throttling(rows: Sequence[Row]) -> str:
+    told = [(r.get("timing") or {}).get("throttled") for r in rows]
+    if all(t is None for t in told):
+        return "not told by this machine"
+    return unclean(rows) or "none while a row was timed"
 
 
 def _engine(row: Row) -> str:

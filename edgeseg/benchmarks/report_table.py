@@ -18,6 +18,8 @@ from edgeseg.benchmarks.rows import (
     reference,
     signed,
     size_name,
+    slowed,
+    unclean,
 )
 
 # fmt: off
@@ -110,7 +112,8 @@ def _median(row: Row, slowest: float) -> str:
         return _number(None, milliseconds(None))
     width = 100 * value / slowest if slowest else 0
     bar = f'<i class="bar {escape(row["precision"])}" style="width:{width:.1f}%"></i>'
-    return _number(value, f"<b>{milliseconds(value)}</b>{bar}")
+    throttled = '<span class="down" title="the machine throttled">!</span>' if slowed(row) else ""
+    return _number(value, f"<b>{milliseconds(value)}</b>{throttled}{bar}")
 
 
 def _miou(row: Row) -> str:
@@ -141,12 +144,14 @@ def _gate(row: Row) -> str:
 
 def _notes(rows: Sequence[Row]) -> str:
     disturbed = disturbance(rows)
-    notes = [disturbed] if disturbed else []
+    notes = [text for text in (disturbed, unclean(rows)) if text]
     if any(r.get("seen_in_training") for r in rows):
         notes.append("\N{DAGGER} The weights were trained on these frames: this mIoU flatters.")
     missing = sorted({n for r in rows for n in r.get("uncounted") or {}})
     if missing:
         notes.append(f"* MACs leave out what can't be counted: {', '.join(missing)}.")
+    if any(slowed(r) for r in rows):
+        notes.append("! The machine throttled: the time is no time of this engine.")
     if any(r["latency_ms"][p] is None for r in rows for p in ("p50", "p90", "p99")):
         notes.append(
             "\N{EN DASH} instead of a percentile: too few samples for it (p50 needs 20, p90 100, "

@@ -80,9 +80,10 @@ def headline(rows: Sequence[Row]) -> Row | None:
     """The row that opens the report: INT8 where there is any, right first, then fast.
 
     Among rows with mIoU and median: those within NEAR of the best mIoU, the fastest of them.
-    Without any mIoU the fastest row.
+    Without any mIoU the fastest row. Rows in which the machine throttled come after all others.
     """
     timed = [r for r in rows if p50(r) is not None and r["batch"] == 1]
+    timed = [r for r in timed if not slowed(r)] or timed
     chosen = [r for r in timed if r["precision"] == "int8"] or timed
     scored = [r for r in chosen if r.get("miou") is not None]
     if scored:
@@ -101,6 +102,25 @@ def disturbance(rows: Sequence[Row]) -> str | None:
     return (
         f"Other programs kept up to {max(taken):.1f} of {cores} cores busy while {several} of "
         f"{len(rows)} rows were timed: those times are longer and less steady than the engine's."
+    )
+
+
+def slowed(row: Row) -> list[str]:
+    """How the machine throttled itself while the row was measured; nothing for a clean row."""
+    soak = [f"in the long run {why}" for why in (row.get("soak") or {}).get("throttled") or []]
+    return [*((row.get("timing") or {}).get("throttled") or []), *soak]
+
+
+def unclean(rows: Sequence[Row]) -> str | None:
+    """A sentence when the machine throttled itself while a row was timed."""
+    several = [r for r in rows if slowed(r)]
+    if not several:
+        return None
+    how = "; ".join(dict.fromkeys(reason for r in several for reason in slowed(r)))
+    which = "it was" if len(rows) == 1 else f"{len(several)} of {len(rows)} rows were"
+    return (
+        f"Not clean: the machine slowed itself down while {which} timed ({how}). Cool it or choose "
+        "a lower power mode, and measure again."
     )
 
 

@@ -23,6 +23,7 @@ from edgeseg.benchmarks.rows import (
     precision_name,
     signed,
     size_name,
+    unclean,
 )
 from edgeseg.errors import UsageError
 
@@ -65,7 +66,7 @@ def _notes(rows: list[dict[str, Any]]) -> list[str]:
         "labels."
     ]
     disturbed = disturbance(rows)
-    notes += [disturbed] if disturbed else []
+    notes += [text for text in (disturbed, unclean(rows)) if text]
     scored = [r for r in rows if r.get("miou") is not None]
     for text in sorted({_data_sentence(r) for r in scored}):
         notes.append(text)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 from edgeseg.benchmarks.latency import StopRule
+from edgeseg.benchmarks.pacing import Pace
+from edgeseg.benchmarks.rows import unclean
+from edgeseg.benchmarks.soak import check_soak
 from edgeseg.bundle import PRECISIONS
 from edgeseg.cli.output import add_json, add_threads, amount, positive, print_json, say
 from edgeseg.cli.source import add_fit, add_foreign, source_of
@@ -76,12 +80,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--samples", type=positive, default=100, metavar="N", help="timed calls at least"
     )
+    _add_robot(parser)
     parser.add_argument(
         "--allow-ungated", action="store_true", help="run folders that no accuracy gate passed"
     )
     add_foreign(parser)
     add_threads(parser)
     add_json(parser)
+
+
+def _add_robot(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("as on a robot (docs/benchmarks.md)")
+    group.add_argument(
+        "--fps", type=amount, metavar="F", help="frames come as from a camera, so many a second"
+    )
+    group.add_argument(
+        "--deadline-ms",
+        type=amount,
+        metavar="MS",
+        help="labels are due so long after their frame came (default: the camera's period)",
+    )
+    group.add_argument(
+        "--soak",
+        type=duration,
+        metavar="TIME",
+        help="run on for 90s, 30m or 2h: does latency drift, does memory grow?",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -103,6 +127,8 @@ def run(args: argparse.Namespace) -> int:
         StopRule(args.samples, args.seconds, args.max_seconds),
         shlex.join(["edgeseg", *sys.argv[1:]]),
         allow_ungated=args.allow_ungated,
+        pace=_pace(args),
+        soak=args.soak,
     )
     results = bench(suite, args.out, say)
     print_json(args.json, results)
@@ -111,7 +137,33 @@ def run(args: argparse.Namespace) -> int:
         for model in args.models:
             print(terms_of(model))
         print(f"report: {args.out / REPORT}")
-    return 1 if results["failed"] else 0
+    throttled = unclean(results["results"])
+    if throttled:
+        say(f"edgeseg: {throttled}")
+    return 1 if results["failed"] or throttled else 0
+
+
+def _pace(args: argparse.Namespace) -> Pace | None:
+    if args.fps is None:
+        if args.deadline_ms is not None:
+            raise UsageError("--deadline-ms is for frames of a camera: give --fps too")
+        return None
+    if not args.fps:
+        raise UsageError("--fps is 0; expected frames a second")
+    return Pace(args.fps, 1e3 / args.fps if args.deadline_ms is None else args.deadline_ms)
+
+
+def duration(text: str) -> float:
+    """`"90s"`, `"30m"`, `"2h"` -> seconds, for argparse."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"'{text}' is no time such as 90s, 30m or 2h")
+    seconds = float(found.group(1)) * {"s": 1, "m": 60, "h": 3600}[found.group(2)]
+    try:
+        check_soak(seconds)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return seconds
 
 
 def table(results: dict[str, Any]) -> str:
@@ -120,8 +172,35 @@ def table(results: dict[str, Any]) -> str:
     rows = [head, *(_cells(row) for row in results["results"])]
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     lines = ["  ".join(_aligned(row, widths)) for row in rows]
+    lines += [told for row in results["results"] if (told := findings(row))]
     lines += [f"failed: {f['folder']}: {f['error']}" for f in results["failed"]]
     return "\n".join(lines)
+
+
+def findings(row: dict[str, Any]) -> str:
+    """What a camera, a meter and a long run found of a row, one line each; "" without them."""
+    lines = []
+    if pace := row.get("pace"):
+        jitter = (pace["jitter_ms"] or {}).get("p50")
+        lines.append(
+            f"{pace['missed']} of {pace['frames']} frames missed {pace['deadline_ms']:g} ms at "
+            f"{pace['fps']:g} fps ({pace['late']} late, {pace['lost']} lost), jitter p50 "
+            f"{_number(jitter, 2)} ms"
+        )
+    if (power := row.get("power")) and power["energy_mj_per_frame"] is not None:
+        lines.append(
+            f"{power['total_w']['mean']:.2f} W, {power['energy_mj_per_frame']:.1f} mJ a frame"
+        )
+    if soak := row.get("soak"):
+        verdict = "steady" if soak["steady"] else "; ".join(soak["found"])
+        host = soak["host_growth"]
+        grown = "" if host is None else f", host memory {host['mib']:+.1f} MiB"
+        lines.append(
+            f"soak of {soak['seconds']:.0f} s: {verdict} (latency {soak['drift_percent']:+.1f} "
+            f"%{grown})"
+        )
+    name = f"{row['model']} {row['target']} {row['precision']} {format_size(tuple(row['size']))}"
+    return "\n".join(f"{name}: {line}" for line in lines)
 
 
 def _aligned(row: tuple[str, ...], widths: list[int]) -> list[str]:

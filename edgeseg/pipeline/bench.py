@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgeseg.benchmarks.job import Job
 from edgeseg.benchmarks.latency import StopRule
-from edgeseg.benchmarks.measure import Job, measure_in_process, write_timing_frames
+from edgeseg.benchmarks.measure import measure_in_process, write_timing_frames
+from edgeseg.benchmarks.pacing import Pace
 from edgeseg.benchmarks.pictures import Picture, choose_frames, take_pictures
 from edgeseg.benchmarks.report import write_report
 from edgeseg.benchmarks.rows import headline, reference
@@ -51,6 +53,8 @@ class Suite:
     command: str = ""
     calibration_frames: int = 100
     allow_ungated: bool = False
+    pace: Pace | None = None
+    soak: float | None = None
 
     def __post_init__(self) -> None:
         for target in self.targets:
@@ -113,6 +117,8 @@ def _measure(folder: Path, suite: Suite, dataset: Dataset) -> dict[str, Any]:
             suite.split,
             suite.limit,
             suite.rule,
+            suite.pace,
+            suite.soak,
         )
         return measure_in_process(job)
 

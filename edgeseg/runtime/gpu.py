@@ -68,6 +68,31 @@ def find_gpu(driver: Callable[[], Any | None] = open_driver) -> Gpu | None:
     )
 
 
+def used_mib(driver: Callable[[], Any | None] = open_driver) -> float | None:
+    """MiB of the first GPU's memory that are taken, by all programs; None without a GPU.
+
+    Asked in the primary context, which engines and torch share. On a board whose GPU has no memory
+    of its own it is the board's.
+    """
+    cuda = driver()
+    if cuda is None or cuda.cuInit(0) != 0:
+        return None
+    device, context = ctypes.c_int(), ctypes.c_void_p()
+    if cuda.cuDeviceGet(ctypes.byref(device), 0) != 0:
+        return None
+    if cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), device) != 0:
+        return None
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    try:
+        if cuda.cuCtxPushCurrent_v2(context) != 0:
+            return None
+        told = cuda.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total)) == 0
+        cuda.cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p()))
+    finally:
+        cuda.cuDevicePrimaryCtxRelease_v2(device)
+    return round((total.value - free.value) / 2**20, 1) if told else None
+
+
 def read_jetpack(root: Path = Path("/")) -> str | None:
     """`"6.1 or 6.2 (L4T 36.4.3)"` of a Jetson; None on other machines."""
     try:

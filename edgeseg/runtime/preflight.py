@@ -55,6 +55,8 @@ PARTS = (
 )
 # fmt: on
 
+GPU_ENGINES = tuple(part.name for part in PARTS if part.gpu and part.serves == "engine")
+
 DISTRIBUTIONS = {"tensorrt_rtx": "tensorrt-rtx"}
 STATES = {
     "ready": "can be used here",

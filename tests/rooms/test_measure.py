@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from recorded_boards import board_tree, put
 
 from edgeseg.benchmarks import measure as room
+from edgeseg.benchmarks.job import Job, parse_arguments, to_arguments
 from edgeseg.benchmarks.latency import StopRule
 from edgeseg.benchmarks.measure import (
-    Job,
     measure,
     measure_in_process,
-    parse_arguments,
     seen_in_training,
-    to_arguments,
     write_timing_frames,
 )
+from edgeseg.benchmarks.pacing import Pace
 from edgeseg.bundle import (
     Gate,
     InputSpec,
@@ -31,7 +31,7 @@ from edgeseg.bundle import (
     write_bundle,
 )
 from edgeseg.dataset import open_dataset
-from edgeseg.errors import BundleError, DataError, EngineError
+from edgeseg.errors import BundleError, DataError, EngineError, UsageError
 from edgeseg.labels import CLASS_TABLES
 from edgeseg.runtime.engine import ENGINES, Engine
 
@@ -162,7 +162,7 @@ def test_samples_stages_and_memory(tmp_path, frames):
 
 def test_peak_memory_is_that_of_the_latency_phase(tmp_path, camvid, frames, monkeypatch):
     order = []
-    monkeypatch.setattr(room, "_peak_rss_mib", lambda: order.append("memory") or 1.0)
+    monkeypatch.setattr(room, "peak_mib", lambda: order.append("memory") or 1.0)
     monkeypatch.setattr(room, "_accuracy", lambda *_: order.append("accuracy") or {})
     measure(Job(make_folder(tmp_path / "net"), frames, data=camvid, rule=QUICK))
     assert order == ["memory", "accuracy"]
@@ -242,6 +242,7 @@ def test_the_command_line_carries_the_whole_job(tmp_path):
     for job in (
         Job(Path("a b"), Path("f.npy")),
         Job(Path("m"), Path("f.npy"), 2, "bf16", True, "camvid:x", "tune", 9, QUICK),
+        Job(Path("m"), Path("f.npy"), pace=Pace(29.97, 33.0), soak=1800.0),
     ):
         assert parse_arguments(to_arguments(job, tmp_path / "o.json")) == (job, tmp_path / "o.json")
 
@@ -290,3 +291,63 @@ def test_an_empty_set_or_mixed_sizes_are_refused(tmp_path, camvid):
     free = dataclasses.replace(SPEC, size=None)
     with pytest.raises(DataError, match="frames differ in size"):
         write_timing_frames(tmp_path / "f.npy", dataset, free)
+
+
+# On a board
+
+
+def test_a_row_of_a_board(tmp_path, frames):
+    tree = board_tree("orin_nano", tmp_path / "board")
+    job = Job(make_folder(tmp_path / "net"), frames, rule=QUICK, pace=Pace(200, 5))
+    row = measure(job, tree)
+    json.dumps(row, allow_nan=False)
+    assert row["machine"]["board"].startswith("NVIDIA Jetson Orin Nano")
+    assert row["machine"]["power_mode"] == "2 MAXN_SUPER"
+    power, n = row["power"], row["latency_ms"]["n"]
+    assert power["total_w"] == {"mean": 8, "min": 8, "max": 8}
+    # 8 W all the time, 20 frames of 5 ms each and more where this machine is busy
+    assert power["energy_mj_per_frame"] == pytest.approx(power["energy_j"] * 1e3 / n, abs=0.1)
+    assert power["energy_mj_per_frame"] > 8 * 4.5
+    assert row["conditions"]["temperatures_c"]["tj"]["max"] == 50.75
+    assert row["timing"]["throttled"] == []
+    assert row["pace"]["fps"] == 200
+    assert row["pace"]["frames"] >= n
+    assert row["soak"] is None
+
+
+class HotEngine(ScoresEngine):
+    """While it runs, the board finds that too much current flows."""
+
+    tree: Path
+
+    def infer(self, images):
+        put(self.tree, "sys/class/hwmon/hwmon3/oc3_event_cnt", f"{37 + len(self.seen)}\n")
+        return super().infer(images)
+
+
+def test_a_throttled_row_says_so(tmp_path, frames, monkeypatch):
+    HotEngine.tree = board_tree("orin_nano", tmp_path / "board")
+    monkeypatch.setitem(ENGINES, "fake", f"{__name__}:HotEngine")
+    output = OutputSpec("scores", 2, "bilinear", 2)
+    row = measure(Job(make_folder(tmp_path / "net", output=output), frames, rule=QUICK),
+                  HotEngine.tree)  # fmt: skip
+    (said,) = row["timing"]["throttled"]
+    assert said.startswith("instantaneous over-current (oc3): ")
+
+
+def test_a_soak_in_a_row(tmp_path, frames):
+    tree = board_tree("thor", tmp_path / "board")
+    job = Job(make_folder(tmp_path / "net"), frames, rule=QUICK, soak=0.5)
+    found = measure(job, tree)["soak"]
+    assert found["calls"] == sum(w["n"] for w in found["windows"]) > 20
+    assert 10 < found["host_growth"]["first_mib"] < 2000
+    assert found["device_growth"] is None  # a CPU's engine: nobody asks a GPU
+    assert found["power"]["total_w"]["mean"] == 25
+    assert found["windows"][0]["hottest_c"] == 55.1
+    assert found["throttled"] == ["devfreq-gpu-gpc-0 held it back in 2 of 2 readings (state 18)"]
+
+
+def test_batches_have_no_camera(tmp_path, frames):
+    folder = make_folder(tmp_path / "net", input=dataclasses.replace(SPEC, batch=3))
+    with pytest.raises(UsageError, match="takes 3 frames a call; --fps is for one camera"):
+        measure(Job(folder, frames, rule=QUICK, pace=Pace(30, 33)))

@@ -141,6 +141,18 @@ def test_worse_without_a_condition_is_only_told(files, capsys):
             {"engine": {"name": "openvino", "version": "2"}},
             "engine differs: openvino 1 in A, openvino 2 in B",
         ),
+        (
+            {"pace": {"fps": 30.0, "missed_percent": 0.0}},
+            "pace differs: one call after the other in A, 30 frames a second in B",
+        ),
+        (
+            {"timing": {"throttled": ["gpu-throttle-alert held it back"]}},
+            "the machine throttled in B .gpu-throttle-alert held it back.; its latency can't be",
+        ),
+        (
+            {"soak": {"throttled": ["oc3: 2 times"]}},
+            "the machine throttled in B .in the long run oc3: 2 times.; its latency",
+        ),
         ({"fit": "stretch"}, "fit differs: pad in A, stretch in B; mIoU can't be compared"),
         (
             {"data": {"kind": "camvid", "split": "val", "frames": 20}},
@@ -151,6 +163,15 @@ def test_worse_without_a_condition_is_only_told(files, capsys):
 def test_what_can_not_be_compared_is_refused(change, message):
     with pytest.raises(UsageError, match=message):
         compare(results(row()), results(row(**change)))
+
+
+def test_energy_and_missed_deadlines_are_metrics():
+    pace = {"fps": 30.0, "missed_percent": 1.0}
+    a = row(power={"energy_mj_per_frame": 100.0}, pace=pace)
+    b = row(power={"energy_mj_per_frame": 120.0}, pace={**pace, "missed_percent": 1.5})
+    conditions = parse_conditions("energy_mj>+10%,missed_percent>+1")
+    (said,) = compare(results(a), results(b), conditions).failures
+    assert "energy_mj went from 100.00 to 120.00 mJ, which is past 'energy_mj>+10%'" in said
 
 
 def test_accuracy_is_compared_across_machines_when_only_that_is_asked():

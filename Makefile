@@ -1,4 +1,4 @@
-# Five commands, the same by hand and in CI: setup, fix, check, test, test-all. And: quickstart.
+# Five commands, the same by hand and in CI: setup, fix, check, test, test-all. And: quickstart, perf.
 # Each sets up .venv by itself. Another Python: make setup PYTHON=python3.12. Some tests only:
 # make test ARGS='-k frame'
 PYTHON ?= python3
@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 RTX := .venv/.tensorrt-rtx
 NATIVE := $(wildcard hatch_build.py edgeseg/runtime/*.c edgeseg/runtime/*.h)
 
-.PHONY: setup quickstart check fix test test-all clean
+.PHONY: setup quickstart check fix test test-all perf clean
 
 setup: $(STAMP)
 
@@ -44,6 +44,12 @@ test: setup $(RTX)
 
 test-all: setup $(RTX)
 	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
+
+# Ratios and counts against benchmarks/perf.json, on a quiet machine; make perf WRITE=1 makes it anew.
+perf: setup
+	@$(BIN)/edgeseg race espnet_q3 --size 256x512 --out runs/perf \
+	    --only 'edgeseg fp16' --only 'engine alone int8' --only 'engine alone fp32' --only 'usual script' --only 'openvino f32'
+	@$(BIN)/python -m edgeseg.benchmarks.guard benchmarks/perf.json runs/perf/race.json $(if $(WRITE),--write)
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -152,5 +152,6 @@ def _bounds(folder: Path, times: Times, numbers: int, peaks: Peaks) -> dict[str,
         "arithmetic_ms": round(manifest.macs / rate / 1e6, 3),
         "memory_ms": round(numbers * BYTES[kind] / peaks.memory_gb_s / 1e6, 3),
         "engine_ms": round(sum(times.ms.values()), 3),
+        "nodes": times.nodes,
         "kinds_ms": {k: round(v, 3) for k, v in sorted(times.ms.items(), key=lambda i: -i[1])},
     }

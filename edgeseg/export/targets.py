@@ -17,7 +17,7 @@ from typing import cast
 from edgeseg.bundle import Target
 from edgeseg.errors import EngineError, UsageError, guess
 from edgeseg.export.build_options import FLAGS, BuildOptions
-from edgeseg.runtime.engine import ENGINES
+from edgeseg.runtime.engine import NEEDS_TOO
 from edgeseg.runtime.preflight import has_gpu
 
 PLAN = "network.plan"
@@ -126,6 +126,6 @@ def why_ungated(target: str) -> str:
     """Why an engine of that target can't be run and gated here; "" when it can."""
     if target in BUILDERS and not has_gpu():
         return "it runs on an NVIDIA GPU, and this machine has none"
-    if target not in ENGINES:
-        return f"this edgeseg builds {target} plans, and has no engine that runs them yet"
+    if target in BUILDERS and importlib.util.find_spec("pycuda") is None:
+        return f"running it needs 'pycuda', which is missing here: {NEEDS_TOO['pycuda']}"
     return ""

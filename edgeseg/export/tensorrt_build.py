@@ -6,7 +6,6 @@ Neither `tensorrt` nor `tensorrt_rtx` is imported here, and no `onnx`: a board h
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import signal
 import sys
@@ -24,6 +23,7 @@ from edgeseg.errors import EngineError, GraphError
 from edgeseg.export.build_options import BuildOptions
 from edgeseg.export.targets import Say
 from edgeseg.export.tensorrt_versions import NAMES, Release, check_options, member, release_of
+from edgeseg.runtime.tensorrt_log import log_of
 
 MIB = 1 << 20
 _BUILDING = threading.Lock()
@@ -79,26 +79,6 @@ def build_plan(
         say(f"{name}: the DLA takes {taken} of {layers} layers; GPU: {kinds}")
     seconds = round(perf_counter() - start, 3)
     return Plan(data, seconds, layers, warnings.total(), on_gpu, cache)
-
-
-@functools.cache
-def log_of(trt: ModuleType) -> Any:
-    """The one logger of the process for that library: it keeps warnings and errors."""
-
-    class Log(trt.ILogger):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.lines: list[tuple[str, str]] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity <= trt.ILogger.WARNING:
-                self.lines.append((severity.name, message.strip()))
-
-        def last_error(self) -> str:
-            errors = [text for severity, text in self.lines if severity != "WARNING"]
-            return errors[-1] if errors else "it does not say why"
-
-    return Log()
 
 
 def check_memory(options: BuildOptions, root: Path = Path("/")) -> None:

@@ -26,7 +26,10 @@ from edgeseg.runtime.gpu import Gpu
 pytestmark = pytest.mark.unit
 
 GRAPH = b"an onnx graph"
-NO_ENGINE = "this edgeseg builds tensorrt plans, and has no engine that runs them yet"
+NO_PYCUDA = (
+    "running it needs 'pycuda', which is missing here: pip install pycuda (it is compiled: CUDA's "
+    "nvcc must be on the PATH)"
+)
 PASSED = Gate("passed", 20, "noise", miou_float=90.0, miou_engine=89.5)
 
 
@@ -58,11 +61,11 @@ def board(monkeypatch):
     """A function that puts a double of TensorRT on this machine, with an Orin."""
 
     def put(does: Behaviour | None = None, version: str = "10.3.0") -> Behaviour:
-        does = does or Behaviour()
+        does, found = does or Behaviour(), {"tensorrt": True}
         monkeypatch.setitem(sys.modules, "tensorrt", double(version, does))
         monkeypatch.delitem(sys.modules, "edgeseg.export.to_tensorrt", raising=False)
         monkeypatch.setattr("edgeseg.export.targets.has_gpu", lambda: True)
-        monkeypatch.setattr("edgeseg.export.targets.importlib.util.find_spec", lambda name: True)
+        monkeypatch.setattr("edgeseg.export.targets.importlib.util.find_spec", found.get)
         monkeypatch.setattr("edgeseg.runtime.gpu.find_gpu", lambda: Gpu("Orin", "8.7", "12.6"))
         monkeypatch.setattr("edgeseg.runtime.gpu.read_jetpack", lambda: "6.1 or 6.2 (L4T 36.4.3)")
         return does
@@ -111,7 +114,7 @@ def test_a_gate_that_can_not_run_says_why(board, folder, tmp_path):
         None,
     )
     assert gate.why == (
-        f"{NO_ENGINE}; its graph passed in onnxruntime 1.31: mIoU 89.50 against 90.00 in float"
+        f"{NO_PYCUDA}; its graph passed in onnxruntime 1.31: mIoU 89.50 against 90.00 in float"
     )
 
 
@@ -133,7 +136,8 @@ class Brightest(Engine):
 
 @pytest.fixture
 def runnable(monkeypatch):
-    """As if an engine of this edgeseg ran the plans."""
+    """As if PyCUDA were here, and a network ran on the GPU."""
+    monkeypatch.setattr("edgeseg.pipeline.build.why_ungated", lambda target: "")
     monkeypatch.setitem(ENGINES, "tensorrt", f"{__name__}:Brightest")
 
 
@@ -193,7 +197,7 @@ def test_the_verb(board, folder, tmp_path, capsys):
         "built by tensorrt 10.3.0 in "
     )
     assert "s: 5 layers (a DLA takes 2), 0 warnings; for Orin\n" in told.out
-    assert f"gate not run: {NO_ENGINE}" in told.err
+    assert f"gate not run: {NO_PYCUDA}" in told.err
     assert main(["inspect", f"{tmp_path}/exported-tensorrt"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     for part in (

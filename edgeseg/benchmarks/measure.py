@@ -30,7 +30,7 @@ from edgeseg.errors import DataError, EdgesegError, EngineError
 from edgeseg.frame import place, prepare
 from edgeseg.runtime.engine import EngineOptions, open_engine
 from edgeseg.runtime.gpu import used_mib
-from edgeseg.runtime.preflight import GPU_ENGINES
+from edgeseg.runtime.obstacles import ON_GPU
 from edgeseg.runtime.segmenter import Segmenter, load
 from edgeseg.runtime.sensors import Sensors
 
@@ -208,7 +208,7 @@ def _soak(call: Call, job: Job, sensors: Sensors, manifest: Manifest) -> dict[st
     """The long run behind the timed calls."""
     assert job.soak is not None
     target = manifest.target.name if manifest.target else ""
-    device = used_mib if target in GPU_ENGINES else lambda: None
+    device = used_mib if target in ON_GPU else lambda: None
     others = Watch()
     found = soak_steadily(call, job.soak, job.pace, sensors, device)
     others.stop()

@@ -75,7 +75,7 @@ def read_board(root: Path = Path("/")) -> Board | None:
     if l4t is None and soc is None and "jetson" not in model.lower():
         return None
     gpu, capability = SOCS.get(soc or "", (None, None))
-    memory = _memory(root)
+    memory = read_memory(root)
     return Board(
         model or "a Jetson without a name",
         next((recipe for word, recipe in RECIPES.items() if word in model), None),
@@ -178,7 +178,7 @@ def _cuda(root: Path, packages: dict[str, str]) -> str | None:
     return ".".join(version.split(".")[:2])
 
 
-def _memory(root: Path) -> dict[str, int]:
+def read_memory(root: Path = Path("/")) -> dict[str, int]:
     """MiB by name, of /proc/meminfo."""
     lines = re.findall(r"^(\w+):\s*(\d+) kB", file_text(root / "proc/meminfo"), re.MULTILINE)
     return {name: int(value) // 1024 for name, value in lines}

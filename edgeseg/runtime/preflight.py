@@ -16,7 +16,10 @@ import numpy as np
 
 from edgeseg.bundle import Bundle, Manifest, read_bundle
 from edgeseg.errors import BundleError, EdgesegError
-from edgeseg.runtime.engine import ENGINES
+from edgeseg.runtime.board import read_board, read_memory
+from edgeseg.runtime.engine import ENGINES, NEEDS_TOO, NO_DRIVER
+from edgeseg.runtime.gpu import find_gpu
+from edgeseg.runtime.obstacles import GRAPH, ON_GPU, Here, Obstacle, obstacles
 from edgeseg.runtime.segmenter import load
 
 IMPORT_SECONDS = 120
@@ -31,10 +34,13 @@ class Part:
     modules: tuple[str, ...]
     extra: str | None = None
     gpu: bool = False
+    by_hand: str = ""
 
     @property
     def install(self) -> str:
         """What to type."""
+        if self.by_hand:
+            return self.by_hand
         if self.extra is None:
             return "it comes with JetPack or NVIDIA's apt repository; no edgeseg extra brings it"
         return f"pip install 'edgeseg[{self.extra}]'"
@@ -50,12 +56,14 @@ PARTS = (
     Part("torch",        "engine, training", _TORCH,            "train"),
     Part("tensorrt",     "engine",           ("tensorrt",),     None, gpu=True),
     Part("tensorrt-rtx", "engine",           ("tensorrt_rtx",), "tensorrt-rtx", gpu=True),
+    Part("pycuda",       "tensorrt engines", ("pycuda",),       None, True, NEEDS_TOO["pycuda"]),
     Part("video",        "edgeseg run",      ("av",),           "video"),
     Part("export",       "edgeseg export",   _EXPORT,           "export"),
 )
 # fmt: on
 
-GPU_ENGINES = tuple(part.name for part in PARTS if part.gpu and part.serves == "engine")
+IMPORTS = {"pycuda": "pycuda.driver"}
+"""Module -> what of it is imported to see whether it works."""
 
 DISTRIBUTIONS = {"tensorrt_rtx": "tensorrt-rtx"}
 STATES = {
@@ -92,7 +100,9 @@ def examine(
     if missing:
         return found("missing", f"no {', '.join(missing)}", part.install)
     for module in part.modules:
-        if why := can_import(module):
+        if why := can_import(IMPORTS.get(module, module)):
+            if part.gpu and NO_DRIVER in why:
+                break
             return found("broken", f"{module}: {why}", f"install it again: {part.install}")
     if part.gpu and not (gpu or has_gpu)():
         return found("no GPU", "no NVIDIA driver was found", "run it on a machine with one")
@@ -144,16 +154,38 @@ class Trial:
     notes: tuple[str, ...] = ()
     load_ms: float | None = None
     frame_ms: float | None = None
+    obstacles: tuple[Obstacle, ...] = ()
 
 
-def try_folder(folder: Path) -> Trial:
-    """Open an engine folder and run one black frame through it."""
+def look_around(root: Path = Path("/")) -> Here:
+    """What an engine folder finds on this machine."""
+    board = read_board(root)
+    driver = has_gpu()
+    return Here(installed, driver, find_gpu() if driver else None, board, available_mib(root))
+
+
+def installed(module: str) -> str | None:
+    """The version of a module that can be imported by name; None without it."""
+    return None if importlib.util.find_spec(module) is None else version(module)
+
+
+def available_mib(root: Path = Path("/")) -> int | None:
+    """MiB that programs may still take; None where the system does not tell."""
+    return read_memory(root).get("MemAvailable")
+
+
+def try_folder(folder: Path, here: Here | None = None) -> Trial:
+    """Open an engine folder and run one black frame through it, unless that can't work."""
+    here = here or look_around()
     try:
         bundle = read_bundle(folder)
         if bundle.manifest.target is None:
             raise BundleError(
                 f"{folder} is a model without an engine; build one with 'edgeseg export {folder}'"
             )
+        in_the_way = obstacles(folder, bundle.manifest, here)
+        if in_the_way:
+            return Trial(False, why="; ".join(o.why for o in in_the_way), obstacles=in_the_way)
         start = perf_counter()
         with load(folder, frames=bundle.manifest.input.order, allow_ungated=True) as segmenter:
             loaded = perf_counter()
@@ -161,7 +193,7 @@ def try_folder(folder: Path) -> Trial:
             segmenter.segment(np.zeros((*size, 3), np.uint8))
             ran = perf_counter()
             engine = f"{bundle.manifest.target.name} {segmenter.engine.version}"
-            notes = _notes(bundle, segmenter.engine.version)
+            notes = _notes(bundle, segmenter.engine.version, here)
     except EdgesegError as error:
         return Trial(False, why=str(error))
     why = _ungated(bundle.manifest)
@@ -169,16 +201,23 @@ def try_folder(folder: Path) -> Trial:
     return Trial(not why, engine, why, notes, *times)
 
 
-def _notes(bundle: Bundle, here: str) -> tuple[str, ...]:
+def _notes(bundle: Bundle, here: str, machine: Here) -> tuple[str, ...]:
     target = bundle.manifest.target
+    notes = []
     if bundle.manifest.kind == "checkpoint":
         return ("it is a checkpoint, run by torch; 'edgeseg export' builds an engine of it",)
-    if target is None or target.version == here:
-        return ()
-    return (
-        f"built and gated with {target.name} {target.version}, this machine has {here}: "
-        "gate it again here with 'edgeseg export' to be sure",
-    )
+    if target is not None and target.version != here:
+        notes.append(
+            f"built and gated with {target.name} {target.version}, this machine has {here}: "
+            "gate it again here with 'edgeseg export' to be sure"
+        )
+    on_cpu = target is not None and target.name not in ON_GPU and GRAPH in bundle.manifest.files
+    if machine.board is not None and on_cpu:
+        notes.append(
+            f"it runs on the board's CPU; 'edgeseg build {bundle.folder}' makes an engine for its "
+            "GPU"
+        )
+    return tuple(notes)
 
 
 def _ungated(manifest: Manifest) -> str:

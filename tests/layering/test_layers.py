@@ -116,7 +116,7 @@ def test_doctor_needs_numpy_only(bare_python: Path):
     program = "from edgeseg.cli import main; raise SystemExit(main(['doctor']))"
     done = in_bare(bare_python, program)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("not installed") == 7
+    assert done.stdout.count("not installed") == 8
     assert "pip install 'edgeseg[openvino]'" in done.stdout
 
 

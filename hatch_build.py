@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path("edgeseg/runtime")
-SOURCES = ("decode.c", "decode_isa.h", "decode_kernels.h")
+SOURCES = (
+    "decode.c", "decode_scores.h", "decode_isa.h", "decode_arithmetic.h", "decode_kernels.h",
+)  # fmt: skip
 FLAGS = (
     "-std=c11", "-O3", "-ffp-contract=off", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden",
 )  # fmt: skip

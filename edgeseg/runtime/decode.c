@@ -30,10 +30,9 @@
 #endif
 #define EXPORT __attribute__((visibility("default")))
 
-/* As in decode_native.py, all of them. */
-enum { BILINEAR, DECONVOLUTION, SHUFFLE };
-enum { FLOAT32, FLOAT16, BFLOAT16, INT8 };
-enum { SOFTMAX, MARGIN };
+#include "decode_scores.h"
+
+/* As in decode_native.py, too. */
 enum { PLAIN_C = 1, NEON = 2, AVX2 = 4, AVX512 = 8 };
 enum { DONE, NO_MEMORY, NO_SUCH_ISA };
 
@@ -81,28 +80,6 @@ typedef struct {
 } Scratch;
 
 /* ---- scores ---------------------------------------------------------------------------------- */
-
-static inline float from_bits(uint32_t bits)
-{
-    float value;
-    memcpy(&value, &bits, 4);
-    return value;
-}
-
-/* IEEE half: exponents are moved by a multiplication, which also makes denormal ones right. */
-static inline float half(uint16_t bits)
-{
-    uint32_t rest = (uint32_t)(bits & 0x7fff) << 13, sign = (uint32_t)(bits & 0x8000) << 16;
-    float value = from_bits(rest) * 0x1p112f;
-    uint32_t whole;
-    memcpy(&whole, &value, 4);
-    whole |= (bits & 0x7c00) == 0x7c00 ? 0x7f800000u : 0u;
-    return from_bits(whole | sign);
-}
-
-static inline float brain(uint16_t bits) { return from_bits((uint32_t)bits << 16); }
-
-static inline int64_t size_of(int type) { return type == FLOAT32 ? 4 : type == INT8 ? 1 : 2; }
 
 /* The first cell of row y, channel 0. */
 static inline const char *cell_of(const Job *job, int frame, int y)

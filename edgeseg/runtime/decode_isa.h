@@ -1,4 +1,5 @@
-/* One table of vector operations, chosen by ISA_AVX512, ISA_AVX2, ISA_NEON or ISA_C.
+/* One table of vector operations, chosen by ISA_AVX512, ISA_AVX2, ISA_NEON or ISA_C; ISA_ONE holds
+ * those of single numbers, for CUDA and for C.
  *
  * V is W floats, I is W int32, M the answer of a comparison. GT is false where a side is NaN.
  * FMA(a, b, c) is a * b + c rounded once; MUL and ADD round each. P and J are the tile of the
@@ -149,5 +150,46 @@ static inline int all4(ints4 m) { return m[0] & m[1] & m[2] & m[3]; }
 #define BITS(v) ((ints4)(v))
 #define FLOATS(a) ((floats4)(a))
 #define WHOLE(v) __builtin_convertvector(v, ints4)
+
+#elif defined(ISA_ONE)
+
+#define NAME(f) f##_one
+#define V float
+#define I int32_t
+#define M int
+#define SET(x) (x)
+#ifdef __CUDACC__
+#define INLINE __device__ static __forceinline__
+#define ADD(a, b) __fadd_rn(a, b)
+#define SUB(a, b) __fsub_rn(a, b)
+#define MUL(a, b) __fmul_rn(a, b)
+#define DIV(a, b) __fdiv_rn(a, b)
+#define FMA(a, b, c) __fmaf_rn(a, b, c)
+#define BITS(v) __float_as_int(v)
+#define FLOATS(a) __int_as_float(a)
+#else
+#define TARGET
+#define ADD(a, b) ((a) + (b))
+#define SUB(a, b) ((a) - (b))
+#define MUL(a, b) ((a) * (b))
+#define DIV(a, b) ((a) / (b))
+#define FMA(a, b, c) fmaf(a, b, c)
+static inline int32_t bits_one(float v)
+{
+    int32_t bits;
+    memcpy(&bits, &v, 4);
+    return bits;
+}
+#define BITS(v) bits_one(v)
+#define FLOATS(a) from_bits((uint32_t)(a))
+#endif
+#define GT(a, b) ((a) > (b))
+#define PICK(m, a, b) ((m) ? (a) : (b))
+#define IPICK(m, a, b) ((m) ? (a) : (b))
+#define ISET(n) (n)
+#define IEQ(a, b) ((a) == (b))
+#define IADD(a, b) ((int32_t)((uint32_t)(a) + (uint32_t)(b)))
+#define ISHL(a, n) ((int32_t)((uint32_t)(a) << (n)))
+#define WHOLE(v) ((int32_t)(v))
 
 #endif

@@ -1,6 +1,6 @@
 /* The loops of decode.c, compiled once for each table of decode_isa.h. */
 
-#define INLINE static inline __attribute__((always_inline)) TARGET
+#include "decode_arithmetic.h"
 
 /* n scores of one channel, `stride` apart, as floats; exact for every type. */
 #define EACH(type, number)                                             \
@@ -22,39 +22,13 @@ TARGET static void NAME(convert)(int type, const void *source, int64_t stride, i
     }
 }
 
-/* e to the power of d <= 0; 0 below -80 and for NaN. Relative error below 1e-6. */
-INLINE V NAME(power)(V d)
-{
-    V shifted = FMA(d, SET(1.44269504f), SET(12582912.0f));
-    V n = SUB(shifted, SET(12582912.0f)); /* d / ln 2 to the nearest whole number */
-    V r = FMA(n, SET(-0.693359375f), d);  /* ln 2 in two parts, the first exact in few bits */
-    r = FMA(n, SET(2.12194440e-4f), r);
-    V sum = SET(1.0f / 720);
-    sum = FMA(sum, r, SET(1.0f / 120));
-    sum = FMA(sum, r, SET(1.0f / 24));
-    sum = FMA(sum, r, SET(1.0f / 6));
-    sum = FMA(sum, r, SET(0.5f));
-    sum = FMA(sum, r, SET(1.0f));
-    sum = FMA(sum, r, SET(1.0f));
-    V value = FLOATS(IADD(BITS(sum), ISHL(BITS(shifted), 23)));
-    return PICK(GT(d, SET(-80.0f)), value, SET(0.0f));
-}
-
-/* 255 times the softmax of the winner (or its lead over the second), to the nearest whole number.
- * `values` holds W scores of each class, `step` floats apart. */
+/* The confidence of the winners. `values` holds W scores of each class, `step` floats apart. */
 INLINE I NAME(sureness)(int measure, const float *values, int64_t step, int classes, V best, I index)
 {
     V sum = SET(0.0f), second = SET(0.0f);
-    for (int c = 0; c < classes; c++) {
-        V e = NAME(power)(SUB(LOAD(values + c * step), best));
-        e = PICK(IEQ(index, ISET(c)), SET(0.0f), e);
-        sum = ADD(sum, e);
-        second = PICK(GT(e, second), e, second);
-    }
-    V top = measure == MARGIN ? SUB(SET(1.0f), second) : SET(1.0f);
-    V share = DIV(top, ADD(SET(1.0f), sum));
-    share = PICK(GT(best, SET(-INFINITY)), share, SET(0.0f));
-    return WHOLE(ADD(MUL(share, SET(255.0f)), SET(0.5f)));
+    for (int c = 0; c < classes; c++)
+        NAME(weigh)(LOAD(values + c * step), ISET(c), best, index, &sum, &second);
+    return NAME(share)(measure, best, sum, second);
 }
 
 /* ---- bilinear ---------------------------------------------------------------------------- */
@@ -186,16 +160,14 @@ INLINE void NAME(mix)(const Job *job, const Scratch *scratch, int kept, float be
         const int c = scratch->classes[k * W];
         const I number = ILOAD(scratch->classes + k * W);
         const float *corners = scratch->corners + c * 4 * W;
-        V left = ADD(MUL(LOAD(corners), upper), MUL(LOAD(corners + 2 * W), lower));
-        V right = ADD(MUL(LOAD(corners + W), upper), MUL(LOAD(corners + 3 * W), lower));
+        V left = NAME(between)(LOAD(corners), upper, LOAD(corners + 2 * W), lower);
+        V right = NAME(between)(LOAD(corners + W), upper, LOAD(corners + 3 * W), lower);
 #pragma GCC unroll 4
         for (int t = 0; t < count; t++) {
             V share = LOAD(shares + 2 * t * W), rest = LOAD(shares + (2 * t + 1) * W);
-            V v = ADD(MUL(left, rest), MUL(right, share));
+            V v = NAME(between)(left, rest, right, share);
             if (sureness) STORE(scratch->values + (4 * c + t) * W, v);
-            M more = GT(v, best[t]);
-            best[t] = PICK(more, v, best[t]);
-            index[t] = IPICK(more, number, index[t]);
+            NAME(choose)(v, number, &best[t], &index[t]);
         }
     }
     I packed = index[0];
@@ -309,7 +281,7 @@ INLINE void NAME(tile)(const Job *job, const float *cells, const float *weight, 
         for (int j = 0; j < count; j++) {
             V share = SET(w[j]);
 #pragma GCC unroll 4
-            for (int p = 0; p < P; p++) sums[j][p] = FMA(share, x[p], sums[j][p]);
+            for (int p = 0; p < P; p++) sums[j][p] = NAME(add_share)(sums[j][p], share, x[p]);
         }
     }
 #pragma GCC unroll 16
@@ -317,9 +289,7 @@ INLINE void NAME(tile)(const Job *job, const float *cells, const float *weight, 
 #pragma GCC unroll 4
         for (int p = 0; p < P; p++) {
             if (values) STORE(values + ((first + j) * P + p) * W, sums[j][p]);
-            M more = GT(sums[j][p], best[p]);
-            best[p] = PICK(more, sums[j][p], best[p]);
-            index[p] = IPICK(more, ISET(first + j), index[p]);
+            NAME(choose)(sums[j][p], ISET(first + j), &best[p], &index[p]);
         }
 }
 
@@ -357,9 +327,7 @@ TARGET static void NAME(compare)(const Job *job, const float *cells, int place, 
         for (int p = 0; p < P; p++) {
             V v = LOAD(cells + (((int64_t)c * places + place) * P + p) * W);
             if (values) STORE(values + (c * P + p) * W, v);
-            M more = GT(v, best[p]);
-            best[p] = PICK(more, v, best[p]);
-            index[p] = IPICK(more, ISET(c), index[p]);
+            NAME(choose)(v, ISET(c), &best[p], &index[p]);
         }
 }
 

@@ -17,7 +17,9 @@ from edgeseg.errors import EngineError
 from edgeseg.runtime.decode_numpy import AXES, MEASURES
 
 FOLDER = Path(__file__).parent
-SOURCES = ("decode.c", "decode_isa.h", "decode_kernels.h")
+SOURCES = (
+    "decode.c", "decode_scores.h", "decode_isa.h", "decode_arithmetic.h", "decode_kernels.h",
+)  # fmt: skip
 ISAS = {"avx512": 8, "avx2": 4, "neon": 2, "c": 1}
 """Instruction sets and their bits in decode.c, the fastest first."""
 KINDS = {

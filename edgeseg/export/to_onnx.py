@@ -20,7 +20,6 @@ from edgeseg.models.checkpoint import load_checkpoint
 from edgeseg.models.dupsample import Reconstruct
 from edgeseg.models.network import Bilinear, Network
 from edgeseg.models.work import count_macs
-from edgeseg.models.wrapper import Wrapper
 
 OPSET = 18
 
@@ -122,9 +121,9 @@ def to_onnx(
 
 
 class _Trained(nn.Module):
-    """A wrapped network's training form as one graph."""
+    """A network's training form as one graph."""
 
-    def __init__(self, network: Wrapper) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 
@@ -134,7 +133,7 @@ class _Trained(nn.Module):
 
 def _left_out(network: Network, size: tuple[int, int]) -> LeftOut | None:
     """What `network.deploy()` will remove; None where there is nothing."""
-    if not isinstance(network, Wrapper) or not network.branches():
+    if not network.branches():
         return None
     params = sum(p.numel() for branch in network.branches().values() for p in branch.parameters())
     macs = count_macs(_Trained(network), size)[0] - count_macs(network, size)[0]

@@ -33,7 +33,7 @@ class XceptionClassifier(Network):
                 f"attention needs a layer {IMAGENET} wide, so take at most as many classes"
             )
         xception = Xception(kind)
-        self.outputs = outputs
+        self.used = outputs
         self.kind = kind
         self.stem = xception.stem
         self.stages = xception.stages
@@ -55,8 +55,8 @@ class XceptionClassifier(Network):
     def head(self, features: Maps) -> torch.Tensor:
         """-> (N, outputs, 1, 1)."""
         logits = self.attention.classify(features["enc4"])
-        return logits[:, : self.outputs, None, None]
+        return logits[:, : self.used, None, None]
 
     def cut(self, outputs: int) -> None:
         """Use the first outputs only."""
-        self.outputs = outputs
+        self.used = outputs

@@ -33,6 +33,10 @@ class Network(nn.Module, ABC):
     """Height of the labels over height of the input, and the same for the width."""
     HEAD: tuple[str, ...] = ()
     """Modules that `features` does not need: a wrapper with a head of its own removes them."""
+    BRANCHES: tuple[str, ...] = ()
+    """Modules that only training needs; `deploy` removes them."""
+    least_batch = 1
+    """Frames that a process trains on at least: 2 where the mean of a whole frame is normalised."""
     upsample: nn.Module
 
     @abstractmethod
@@ -54,16 +58,37 @@ class Network(nn.Module, ABC):
     def cut(self, outputs: int) -> None:
         """Keep only the first `outputs` outputs of the last layer (void is behind the classes)."""
 
+    def branches(self) -> dict[str, nn.Module]:
+        """The train-only branches that are on, by name."""
+        found = {name: getattr(self, name) for name in self.BRANCHES}
+        return {name: branch for name, branch in found.items() if branch is not None}
+
+    def outputs(self, image: torch.Tensor) -> Maps:
+        """What the losses of `edgeseg.training.losses` ask for; "logits" is always among them."""
+        scores = self.scores(image)
+        return {"logits": self.upsample(scores), "scores": scores}
+
+    def is_head(self, parameter: str) -> bool:
+        """Whether a parameter of that name is behind the encoder: it may learn at another rate."""
+        return parameter.partition(".")[0] in (*self.HEAD, *self.BRANCHES)
+
     def deploy(self) -> None:
         """Drop what only training needs; the labels stay the same."""
+        for name in self.BRANCHES:
+            setattr(self, name, None)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor | Maps:
-        """Logits at `scale` times the size of the input."""
+        """Logits at `scale` times the size of the input; in training `outputs`, with branches."""
+        if self.training and self.branches():
+            return self.outputs(image)
         return cast("torch.Tensor", self.upsample(self.scores(image)))
 
 
 class Bilinear(nn.Module):
-    """Bilinear upsampling by a factor: half-pixel centres, or corners on corners."""
+    """Bilinear upsampling by a factor: half-pixel centres, or corners on corners.
+
+    By 1 it is nothing: for networks whose scores have the size of the image.
+    """
 
     def __init__(self, factor: int, align_corners: bool = False) -> None:
         super().__init__()
@@ -72,6 +97,8 @@ class Bilinear(nn.Module):
 
     def forward(self, scores: torch.Tensor) -> torch.Tensor:
         """(N, C, h, w) -> (N, C, h * factor, w * factor)."""
+        if self.factor == 1:
+            return scores
         size = (scores.shape[2] * self.factor, scores.shape[3] * self.factor)
         return nn.functional.interpolate(
             scores, size, mode="bilinear", align_corners=self.align_corners
@@ -93,6 +120,12 @@ def build_model(spec: ModelSpec, outputs: int) -> Network:
     for key in wrappers:
         network = _wrap(key, network, outputs, tables.get(key, {}))
     return network
+
+
+def build_shapes(spec: ModelSpec, outputs: int) -> Network:
+    """The same without weights, on torch's meta device: for sizes and counts, in no time."""
+    with torch.device("meta"):
+        return build_model(spec, outputs)
 
 
 def build_trainee(spec: ModelSpec, outputs: int) -> Network:

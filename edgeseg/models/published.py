@@ -18,7 +18,7 @@ def read_published(path: Path, model: Network) -> dict[str, torch.Tensor]:
     Keys that are ours already pass; those that the family names as unused are left out; a key that
     no rule knows is a WeightsError.
     """
-    state = _load(path)
+    state = read_state(path)
     own = model.state_dict()
     family = FAMILIES.get(type(model).__module__.rpartition(".")[2], Family())
     renamed: dict[str, torch.Tensor] = {}
@@ -37,7 +37,8 @@ def read_published(path: Path, model: Network) -> dict[str, torch.Tensor]:
     return renamed
 
 
-def _load(path: Path) -> dict[str, torch.Tensor]:
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """A .pth file of tensors, read without running any code of it; "module." is taken off."""
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file")
     try:

@@ -14,6 +14,10 @@ from fvcore.nn.jit_handles import (
     matmul_flop_jit,
 )
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from edgeseg.bundle import ModelSpec
+from edgeseg.models.network import build_shapes
 
 # fmt: off
 COUNTED = {
@@ -38,3 +42,21 @@ def count_macs(network: nn.Module, size: tuple[int, int]) -> tuple[int, dict[str
         total = int(analysis.total())
     uncounted = {k.removeprefix("aten::"): v for k, v in analysis.unsupported_ops().items()}
     return total, dict(sorted(uncounted.items()))
+
+
+def count_work(
+    spec: ModelSpec, outputs: int, sizes: tuple[tuple[int, int], ...]
+) -> tuple[int, ...]:
+    """Parameters, then the MACs of one frame at each size, of a network as deployed.
+
+    Torch's own counter on its meta device: nothing is computed, so that large networks take no
+    memory and a second.
+    """
+    network = build_shapes(spec, outputs).eval()
+    network.deploy()
+    macs = []
+    for size in sizes:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            network(torch.zeros(1, 3, *size, device="meta"))
+        macs.append(counter.get_total_flops() // 2)
+    return sum(p.numel() for p in network.parameters()), *macs

@@ -14,41 +14,36 @@ from edgeseg.models.network import Maps, Network
 class Wrapper(Network):
     """A network that takes the features of `host`; in training it returns named outputs.
 
-    Subclasses name a frozen dataclass as OPTIONS and are built from (host, outputs, options).
+    Subclasses name a frozen dataclass as OPTIONS and are built from (host, outputs, options). The
+    host's own branches are left out.
     """
-
-    BRANCHES: tuple[str, ...] = ()
-    """Modules that only training needs; `deploy` removes them."""
 
     def __init__(self, host: Network) -> None:
         super().__init__()
+        if not isinstance(host, Wrapper):
+            host.deploy()  # a wrapper is trained by losses of its own, not by its host's branches
         self.host = host
         self.divisor = host.divisor
         self.scale = host.scale
+        self.least_batch = host.least_batch
 
     def features(self, image: torch.Tensor) -> Maps:
         """The host's."""
         return self.host.features(image)
 
-    def outputs(self, image: torch.Tensor) -> Maps:
-        """What the losses of `edgeseg.training.losses` ask for; "logits" is always among them."""
-        scores = self.scores(image)
-        return {"logits": self.upsample(scores), "scores": scores}
-
     def forward(self, image: torch.Tensor) -> torch.Tensor | Maps:
         """Logits at `scale` times the size of the input; in training mode `outputs`."""
         return self.outputs(image) if self.training else super().forward(image)
 
-    def branches(self) -> dict[str, nn.Module]:
-        """The train-only branches that are on, by name."""
-        found = {name: getattr(self, name) for name in self.BRANCHES}
-        return {name: branch for name, branch in found.items() if branch is not None}
+    def is_head(self, parameter: str) -> bool:
+        """All that is not the innermost host's encoder."""
+        first, _, rest = parameter.partition(".")
+        return first != "host" or self.host.is_head(rest)
 
     def deploy(self) -> None:
         """Drop the train-only branches."""
         self.host.deploy()
-        for name in self.BRANCHES:
-            setattr(self, name, None)
+        super().deploy()
 
 
 def innermost(model: Network) -> Network:

@@ -93,7 +93,7 @@ def open_model(
 
 def resized(bundle: Bundle, size: Size | None, fit: str | None) -> Bundle:
     """A checkpoint's bundle with another input size and fit; sizes that can't be are refused."""
-    from edgeseg.models.network import build_model
+    from edgeseg.models.network import build_shapes
 
     manifest = bundle.manifest
     size = size or manifest.input.size
@@ -103,7 +103,7 @@ def resized(bundle: Bundle, size: Size | None, fit: str | None) -> Bundle:
         raise BundleError(f"{bundle.folder}: the manifest names no model")
     if fit is not None and fit not in FITS:
         raise UsageError(f"unknown fit '{fit}'.{guess(fit, FITS)}")
-    divisor = build_model(manifest.model, len(manifest.table)).divisor
+    divisor = build_shapes(manifest.model, len(manifest.table)).divisor
     check_size(size, divisor, manifest.name)
     spec = dataclasses.replace(manifest.input, size=size, fit=fit or manifest.input.fit)
     return Bundle(bundle.folder, dataclasses.replace(manifest, input=spec))

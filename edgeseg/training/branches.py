@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from edgeseg.labels import IGNORE
 from edgeseg.models.dsrl import DSRL
 from edgeseg.models.dupsample import Reconstruct
 from edgeseg.models.network import Network
+from edgeseg.models.supervised import Supervised
 from edgeseg.training.batches import Asked, Batch
 from edgeseg.training.losses import NO_VOID, CrossEntropy, Loss, Term
 from edgeseg.training.plan import Recipe
@@ -42,6 +43,22 @@ class Weighted:
         """The same terms with the weight."""
         terms = self.loss(outputs, batch)
         return {k: dataclasses.replace(term, weight=self.weight) for k, term in terms.items()}
+
+
+class Auxiliary:
+    """Cross-entropy of auxiliary heads, {"aux_NAME": term}, with weights by the map's name."""
+
+    def __init__(self, entropy: CrossEntropy, weights: Mapping[str, float]) -> None:
+        self.entropy, self.weights = entropy, weights
+
+    def __call__(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Term]:
+        """A term for each head, over the same pixels' labels as the network's own."""
+        return {
+            f"aux_{name}": dataclasses.replace(
+                self.entropy(outputs[f"aux_{name}"], batch)["ce"], weight=weight
+            )
+            for name, weight in self.weights.items()
+        }
 
 
 def squared_error(outputs: dict[str, Tensor], batch: Batch) -> dict[str, Term]:
@@ -126,6 +143,10 @@ def build_loss(
     if isinstance(model, DSRL) and model.transform is not None:
         distance = AffinityDistance(recipe.dsrl.subsample)
         parts.append(Weighted(distance, recipe.dsrl.fa))
+    if isinstance(model, Supervised) and model.branches():
+        share = recipe.loss.auxiliary
+        given = {name: share * weight for name, weight in model.AUXILIARY.items()}
+        parts.append(Auxiliary(entropy, given))
     if recipe.qat.model:
         parts = [Weighted(entropy, recipe.qat.cross_entropy), *beside]
     return entropy if parts == [entropy] else Joint(parts)

@@ -84,6 +84,7 @@ class Run:
         self.classes = self.data.train.classes
         opened = opener(recipe, self.classes, self._note)
         model, self.spec, self.keep = opened.model, opened.spec, opened.keep
+        start.check_batch(recipe, model, world)
         known = state.constants.get("class_weights") if state else None
         weights = start.loss_weights(recipe, self.data.train, known, self._say)
         known = state.constants.get("dupsample") if state else None

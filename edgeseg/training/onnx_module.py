@@ -7,6 +7,7 @@ the running statistics: a batch normalisation that is left in the graph stays fr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -202,6 +203,8 @@ EXPECTED: dict[str, dict[str, tuple[Any, ...]]] = {
     "ConvTranspose": {"auto_pad": (b"NOTSET", b"NOTSET")},
     "AveragePool":   {"auto_pad": (b"NOTSET", b"NOTSET"), "ceil_mode": (0, 0),
                       "dilations": ([1, 1], [1, 1])},
+    "MaxPool":       {"auto_pad": (b"NOTSET", b"NOTSET"), "ceil_mode": (0, 0),
+                      "dilations": ([1, 1], [1, 1])},
     "Pad":           {"mode": (b"constant", b"constant")},
     "Gemm":          {"transA": (0, 0), "alpha": (1.0, 1.0), "beta": (1.0, 1.0)},
     "Resize":        {"mode": (b"nearest", b"linear"), "antialias": (0, 0),
@@ -211,12 +214,14 @@ EXPECTED: dict[str, dict[str, tuple[Any, ...]]] = {
 }  # fmt: skip
 
 
-def _padded(image: Tensor, pads: Sequence[int]) -> tuple[Tensor, tuple[int, int]]:
+def _padded(
+    image: Tensor, pads: Sequence[int], value: float = 0.0
+) -> tuple[Tensor, tuple[int, int]]:
     """The image, and what its operator still has to pad (top and left, which are both sides')."""
     top, left, bottom, right = pads
     if (top, left) == (bottom, right):
         return image, (top, left)
-    return functional.pad(image, (left, right, top, bottom)), (0, 0)
+    return functional.pad(image, (left, right, top, bottom), value=value), (0, 0)
 
 
 def _conv(inputs: Inputs, given: Attributes) -> Tensor:
@@ -261,6 +266,37 @@ def _average_pool(inputs: Inputs, given: Attributes) -> Tensor:
     return functional.avg_pool2d(
         image, given["kernel_shape"], strides, padding, count_include_pad=inside
     )
+
+
+def _max_pool(inputs: Inputs, given: Attributes) -> Tensor:
+    image, padding = _padded(inputs[0], given.get("pads", [0, 0, 0, 0]), -math.inf)
+    strides = given.get("strides", [1, 1])
+    return functional.max_pool2d(image, given["kernel_shape"], strides, padding)
+
+
+def _clip(inputs: Inputs, given: Attributes) -> Tensor:
+    low, high = ((float(x) if x.numel() else None) for x in (*inputs[1:], EMPTY, EMPTY)[:2])
+    return inputs[0].clamp(low, high)
+
+
+def _max(inputs: Inputs, given: Attributes) -> Tensor:
+    result = inputs[0]
+    for other in inputs[1:]:
+        result = torch.maximum(result, other)
+    return result
+
+
+def _slice(inputs: Inputs, given: Attributes) -> Tensor:
+    """Starts, ends, axes and steps; steps are positive."""
+    result = inputs[0]
+    starts, ends = (part.tolist() for part in inputs[1:3])
+    axes = inputs[3].tolist() if len(inputs) > 3 else list(range(len(starts)))
+    steps = inputs[4].tolist() if len(inputs) > 4 else [1] * len(starts)
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        index = [slice(None)] * result.ndim
+        index[axis] = slice(start, min(end, result.shape[axis]), step)
+        result = result[tuple(index)]
+    return result
 
 
 def _pad(inputs: Inputs, given: Attributes) -> Tensor:
@@ -309,13 +345,17 @@ OPERATORS: dict[str, Callable[[Inputs, Attributes], Tensor]] = {
     "AveragePool":        _average_pool,
     "BatchNormalization": _batch_norm,
     "Cast":               lambda inputs, given: inputs[0].float(),
+    "Clip":               _clip,
     "Concat":             lambda inputs, given: torch.cat(list(inputs), given["axis"]),
     "Conv":               _conv,
     "ConvTranspose":      _conv_transpose,
     "Div":                lambda inputs, given: inputs[0] / inputs[1],
     "Gather":             lambda inputs, given: inputs[0].index_select(given["axis"], inputs[1]),
     "Gemm":               _gemm,
+    "GreaterOrEqual":     lambda inputs, given: inputs[0] >= inputs[1],
     "MatMul":             lambda inputs, given: inputs[0] @ inputs[1],
+    "Max":                _max,
+    "MaxPool":            _max_pool,
     "Mul":                lambda inputs, given: inputs[0] * inputs[1],
     "PRelu":              lambda inputs, given: functional.prelu(inputs[0], inputs[1]),
     "Pad":                _pad,
@@ -324,6 +364,7 @@ OPERATORS: dict[str, Callable[[Inputs, Attributes], Tensor]] = {
     "Reshape":            _reshape,
     "Resize":             _resize,
     "Sigmoid":            lambda inputs, given: inputs[0].sigmoid(),
+    "Slice":              _slice,
     "Sub":                lambda inputs, given: inputs[0] - inputs[1],
     "Transpose":          lambda inputs, given: inputs[0].permute(given["perm"]),
     "Unsqueeze":          _unsqueeze,

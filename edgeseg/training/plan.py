@@ -66,11 +66,13 @@ class Input:
 class Optimizer:
     """`lr` is the peak; `clip` bounds the norm of the whole gradient (0: off).
 
+    What is behind the encoder learns at `head_lr` times `lr` (10 in PSPNet and ESPNetv2).
     `weight_decay` touches matrices and kernels only: never a norm, bias or PReLU.
     """
 
     name: str = "sgd"
     lr: float = 0.01
+    head_lr: float = 1.0
     weight_decay: float = 1e-4
     momentum: float = 0.9
     nesterov: bool = False
@@ -81,6 +83,8 @@ class Optimizer:
         _among("name", self.name, ("sgd", "adamw"))
         if not self.lr > 0:
             raise ValueError(f"lr is {self.lr}; expected a positive number")
+        if not self.head_lr > 0:
+            raise ValueError(f"head_lr is {self.head_lr}; expected a positive number, times lr")
         _least("weight_decay", self.weight_decay, 0)
         _least("clip", self.clip, 0)
         _within("momentum", self.momentum, 0, 1)
@@ -118,6 +122,9 @@ class LossPlan:
 
     `ohem_threshold` above 0 keeps only pixels whose true class has a probability below it, and at
     least `ohem_min_kept` of each frame (Shrivastava et al. 2016, per pixel).
+
+    `auxiliary` multiplies the weights that a network's paper gives its auxiliary heads (0.4 of
+    PSPNet's, for one); 0 leaves them untrained.
     """
 
     weights: str = "none"
@@ -125,6 +132,7 @@ class LossPlan:
     label_smoothing: float = 0.0
     ohem_threshold: float = 0.0
     ohem_min_kept: int = 0
+    auxiliary: float = 1.0
 
     def __post_init__(self) -> None:
         _among("weights", self.weights, ("none", "enet", "list"))
@@ -135,6 +143,7 @@ class LossPlan:
         _within("label_smoothing", self.label_smoothing, 0, 0.999)
         _within("ohem_threshold", self.ohem_threshold, 0, 1)
         _least("ohem_min_kept", self.ohem_min_kept, 0)
+        _least("auxiliary", self.auxiliary, 0)
 
 
 @dataclass(frozen=True)
@@ -252,7 +261,8 @@ class Recipe:
     `model` is a model, or one of CLASSIFIERS on whole images (`data = "imagefolder:ROOT"`).
 
     `init` is a checkpoint folder: of the same model and classes, to go on from; else its encoder is
-    taken, and what fits of the head. A classifier's starts the backbones of its DFANet.
+    taken, and what fits of the head. A classifier's starts the backbones of its DFANet. A .pth file
+    is torchvision's of the encoder.
 
     `eval_data` (left empty: `data`) and `eval_split` are measured on, every `eval_every` steps (0:
     at the end only), `eval_frames` of them evenly spread (0: all).
@@ -380,6 +390,9 @@ class Recipe:
         kept = {key: value for key, value in content.items() if key not in idle.union(RUN_KEYS)}
         for key in ("scale",) if self.classifies else ("area", "ratio"):
             del kept["augment"][key]
+        for table, key in (("optimizer", "head_lr"), ("loss", "auxiliary")):
+            if kept[table][key] == 1.0:  # as before there was such a key
+                del kept[table][key]
         return _flatten(kept, "")
 
     def digest(self) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgeseg.bundle import InputSpec, Manifest, ModelSpec, WeightsSpec
 from edgeseg.dataset import Dataset, open_dataset
@@ -19,6 +19,7 @@ from edgeseg.models import CLASSIFIERS
 from edgeseg.models.checkpoint import fill_weights, load_checkpoint, save_checkpoint
 from edgeseg.models.classifier import XceptionClassifier
 from edgeseg.models.dupsample import Reconstruct
+from edgeseg.models.imagenet import read_encoder
 from edgeseg.models.network import Network, build_trainee
 from edgeseg.models.wrapper import Wrapper, innermost
 from edgeseg.training.augment import crop
@@ -86,9 +87,11 @@ Opener = Callable[[Recipe, ClassTable, Callable[[str], None]], Opened]
 
 
 def open_model(recipe: Recipe, classes: ClassTable, say: Callable[[str], None]) -> Opened:
-    """Fresh weights from the recipe's seed, or those of its `init` folder."""
+    """Fresh weights from the recipe's seed, or those of its `init` folder or .pth file."""
     torch.manual_seed(recipe.seed)
-    if recipe.init:
+    if recipe.init.endswith(".pth"):
+        opened = _open_encoder(recipe, classes, say)
+    elif recipe.init:
         opened = _open_init(recipe, classes, say)
     else:
         spec = ModelSpec(recipe.model, recipe.options)
@@ -96,6 +99,21 @@ def open_model(recipe: Recipe, classes: ClassTable, say: Callable[[str], None]) 
     for size in (recipe.size, *recipe.evaluated):
         _check_size(recipe.model, size, opened.model.divisor)
     return opened
+
+
+def _open_encoder(recipe: Recipe, classes: ClassTable, say: Callable[[str], None]) -> Opened:
+    """Fresh weights but those of the encoder, which `init` holds: torchvision's file of it."""
+    spec = ModelSpec(recipe.model, recipe.options)
+    model = build_trainee(spec, len(classes))
+    encoder = getattr(innermost(model), "encoder", None)
+    if not isinstance(encoder, nn.Module):
+        raise TrainingError(
+            f"init {recipe.init}: '{recipe.model}' has no encoder that was trained on ImageNet; "
+            "leave init away"
+        )
+    read_encoder(Path(recipe.init), encoder)
+    say(f"init {recipe.init}: {len(encoder.state_dict())} tensors taken into the encoder")
+    return Opened(model, spec, fresh=True)
 
 
 def _open_init(recipe: Recipe, classes: ClassTable, say: Callable[[str], None]) -> Opened:
@@ -243,6 +261,16 @@ def check_machine(recipe: Recipe, world: World) -> None:
         for key, wrong in (("amp = 'fp16'", recipe.amp == "fp16"), ("sync_bn", recipe.sync_bn)):
             if wrong:
                 raise RecipeError(f"{key} needs CUDA; this run is on the {world.device.type}")
+
+
+def check_batch(recipe: Recipe, model: Network, world: World) -> None:
+    """RecipeError for fewer frames on a process than the network can normalise."""
+    frames = recipe.batch // world.size
+    if frames < model.least_batch and not recipe.freeze_bn:
+        raise RecipeError(
+            f"batch gives each process {frames} frame; '{recipe.model}' normalises the mean of a "
+            f"whole frame, which takes {model.least_batch}: raise batch, or set freeze_bn"
+        )
 
 
 def describe(recipe: Recipe, classes: ClassTable, spec: ModelSpec, step: int) -> Manifest:

@@ -53,7 +53,8 @@ class Stepper:
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         model.to(device=world.device, memory_format=layout)  # type: ignore[call-overload]
         self.average = Average(model, recipe.ema)
-        groups = parameter_groups(model, recipe.optimizer.weight_decay, lr_shares)
+        choice = recipe.optimizer
+        groups = parameter_groups(model, choice.weight_decay, lr_shares, choice.head_lr)
         self.optimizer = build_optimizer(recipe.optimizer, groups)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=recipe.amp == "fp16")
         self.body: nn.Module = model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -50,9 +51,6 @@ def images(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-STEPS = 40
-
-
 def eight_images(scale: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(8, 3, 64, 64) and (8, s 64, s 64): coloured quarters of four classes in eight orders."""
     generator = torch.Generator().manual_seed(0)
@@ -78,13 +76,23 @@ class ModelContract:
     """Tests that each row of MODELS inherits, and each kind of wrapped network."""
 
     name: str
+    options: ClassVar[dict[str, object]] = {}
+    """What makes a large network narrow enough for a test."""
+    rate = 0.01
+    steps = 40
+    """In so many steps of this learning rate eight images are known by heart."""
     frozen: tuple[str, ...] = ()
     """Parameters that training does not touch."""
 
     @pytest.fixture(scope="class")
     @classmethod
     def model(cls) -> Network:
-        return seeded(cls.name)
+        return seeded(cls.name, **cls.options)
+
+    @property
+    def manifest(self) -> Manifest:
+        spec = ModelSpec(self.name, dict(self.options), 1)
+        return Manifest("checkpoint", self.name, CLASSES.to_dict(), SPEC, model=spec)
 
     @pytest.mark.parametrize("multiple", [(1, 1), (8, 12), (4, 1), (5, 7)])
     def test_logits_are_of_the_images_size(self, model, multiple):
@@ -96,7 +104,7 @@ class ModelContract:
         assert torch.isfinite(logits).all()
 
     def test_two_classes_are_enough(self):
-        model = build_model(ModelSpec(self.name), 2).eval()
+        model = build_model(ModelSpec(self.name, dict(self.options)), 2).eval()
         with torch.inference_mode():
             assert model(images(1, 3, *SIZE)).shape[1] == 2
 
@@ -110,10 +118,10 @@ class ModelContract:
         with torch.inference_mode():
             together = model(batch)
             alone = torch.cat([model(image[None]) for image in batch])
-        assert torch.allclose(together, alone, atol=1e-5)
+        assert (together - alone).abs().max() <= 1e-5 * max(1.0, float(alone.abs().max()))
 
     def test_every_parameter_gets_a_gradient(self):
-        model = seeded(self.name).train()
+        model = seeded(self.name, **self.options).train()
         outputs = model(images(2, 3, *SIZE))
         outputs = outputs if isinstance(outputs, dict) else {"logits": outputs}
         sum((x * images(*x.shape, seed=1)).sum() for x in outputs.values()).backward()
@@ -125,26 +133,26 @@ class ModelContract:
         assert frozen == list(self.frozen)
 
     def test_it_learns_eight_images_by_heart(self):
-        model = build_model(ModelSpec(self.name), 4).train()
+        torch.manual_seed(0)
+        model = build_model(ModelSpec(self.name, dict(self.options)), 4).train()
         pictures, labels = eight_images(model.scale)
         if isinstance(model.upsample, Reconstruct):
             fill_basis(model.upsample, labels)
-        optimizer = torch.optim.AdamW(model.parameters(), 0.01)
-        for _ in range(STEPS):
+        optimizer = torch.optim.AdamW(model.parameters(), self.rate)
+        right = []
+        while len(right) < self.steps and not (right and right[-1] > 0.9):
             outputs = model(pictures)
             logits = outputs["logits"] if isinstance(outputs, dict) else outputs
             loss = torch.nn.functional.cross_entropy(logits, labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        assert (logits.argmax(1) == labels).float().mean() > 0.9
+            right.append(float((logits.argmax(1) == labels).float().mean()))
+        assert right[-1] > 0.9, right
 
     def test_the_exported_graph_has_one_output_and_can_be_trained(self, model, tmp_path):
         """QAT reads it back into torch: the same scores, and a gradient for all that is learned."""
-        manifest = Manifest(
-            "checkpoint", self.name, CLASSES.to_dict(), SPEC, model=ModelSpec(self.name, {}, 1)
-        )
-        save_checkpoint(tmp_path / "model", model, manifest)
+        save_checkpoint(tmp_path / "model", model, self.manifest)
         side = model.divisor
         graph = to_onnx(
             tmp_path / "model", size=(side, 2 * side), batch=1, order="rgb", scores=False
@@ -175,14 +183,12 @@ class ModelContract:
         with torch.inference_mode():
             whole, part = model(image), cut(image)
         assert part.shape == (1, kept, model.scale * SIZE[0], model.scale * SIZE[1])
-        assert torch.allclose(part, whole[:, :kept], rtol=0, atol=1e-5)
+        limit = 1e-5 * max(1.0, float(whole.abs().max()))
+        assert torch.allclose(part, whole[:, :kept], rtol=0, atol=limit)
         assert cut.upsample(cut.scores(image)).shape[1] == kept
 
     def test_a_checkpoint_gives_the_same_logits(self, model, tmp_path):
-        manifest = Manifest(
-            "checkpoint", self.name, CLASSES.to_dict(), SPEC, model=ModelSpec(self.name, {}, 1)
-        )
-        save_checkpoint(tmp_path / "model", model, manifest)
+        save_checkpoint(tmp_path / "model", model, self.manifest)
         again, bundle = load_checkpoint(tmp_path / "model")
         assert not again.training
         image = images(1, 3, *SIZE)
@@ -197,7 +203,7 @@ class ModelContract:
             model(torch.zeros(1, 3, *SIZE))
         macs, uncounted = count_macs(model, SIZE)
         assert 2 * macs == torchs.get_total_flops() > 0
-        assert {"add", "batch_norm"} <= set(uncounted)
+        assert {"add", "batch_norm"} & set(uncounted)
         assert not {"_convolution", "convolution"} & set(uncounted)
 
     def test_the_row_names_its_paper(self):

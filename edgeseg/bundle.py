@@ -119,12 +119,16 @@ class BuildRecord:
 
 @dataclass(frozen=True)
 class Target:
-    """The engine library that the folder was built for, and where it was built."""
+    """The engine library that the folder was built for, and where it was built.
+
+    `plugin` is OpenVINO's name of what runs it: "CPU" (or None), "GPU", "NPU".
+    """
 
     name: str
     version: str
     device: str
     build: BuildRecord | None = None
+    plugin: str | None = None
 
 
 @dataclass(frozen=True)
@@ -179,7 +183,7 @@ class Quantisation:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything that must travel with a network."""
+    """Everything that must travel with a network. `recipe` is the board's that it was made by."""
 
     kind: str
     name: str
@@ -197,6 +201,7 @@ class Manifest:
     uncounted: dict[str, int] = field(default_factory=dict)
     weights: WeightsSpec = WeightsSpec()
     network_file: str | None = None
+    recipe: str = ""
     history: tuple[str, ...] = ()
     files: dict[str, str] = field(default_factory=dict)
 

@@ -94,6 +94,7 @@ def result(bundle: Bundle) -> dict[str, Any]:
         "folder": str(bundle.folder),
         "target": manifest.target.name,
         "precision": manifest.precision,
+        "recipe": manifest.recipe or None,
         "weights": dataclasses.asdict(manifest.weights),
         "gate": dict(manifest.gate.__dict__),
         "float_layers": list(quantisation.float_layers) if quantisation else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 from edgeseg.bundle import PRECISIONS
@@ -17,6 +18,9 @@ from edgeseg.cli.building import (
 )
 from edgeseg.cli.output import add_json, amount, positive, print_json, say
 from edgeseg.cli.source import add_foreign, add_size, source_of
+from edgeseg.errors import UsageError
+from edgeseg.export.board_recipe import BoardRecipe, board_list, find_board
+from edgeseg.export.build_options import DEVICES, FLAGS
 from edgeseg.export.targets import TARGETS
 from edgeseg.frame import format_size
 from edgeseg.pipeline.model import terms_of
@@ -38,9 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help=f"name, checkpoint folder or .onnx file (default: {DEFAULT_MODEL} at 512x1024)",
     )
-    parser.add_argument("--target", required=True, metavar="TARGET", help=", ".join(TARGETS))
+    parser.add_argument("--target", metavar="TARGET", help=", ".join(TARGETS))
     parser.add_argument(
-        "--precision", default="int8", metavar="P", help=f"{', '.join(PRECISIONS)} (default: int8)"
+        "--precision", metavar="P", help=f"{', '.join(PRECISIONS)} (default: int8, or the board's)"
     )
     add_size(parser)
     parser.add_argument(
@@ -75,6 +79,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="share of the convolutions that int8 may leave in float (default: %(default)s)",
     )
+    boards = parser.add_argument_group(
+        "boards", f"what is not typed comes from the board's recipe\n\n{board_list()}"
+    )
+    boards.add_argument("--board", metavar="NAME", help="one of these, or a TOML file of your own")
+    parser.add_argument(
+        "--device", choices=DEVICES, help="for openvino: what runs the network (default: CPU)"
+    )
     add_build_options(parser)
     add_foreign(parser)
     add_json(parser)
@@ -83,7 +94,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from edgeseg.pipeline.export import export
 
-    default = DEFAULT_SIZE if args.model is None else None
+    recipe = find_board(args.board) if args.board else None
+    target = args.target or (recipe.target if recipe else None)
+    if target is None:
+        raise UsageError(f"give --target ({', '.join(TARGETS)}) or --board NAME")
+    default = recipe.size if recipe else DEFAULT_SIZE if args.model is None else None
+    options = dataclasses.replace(build_options(args), device=args.device)
     source = source_of(
         args,
         args.model or DEFAULT_MODEL,
@@ -92,22 +108,38 @@ def run(args: argparse.Namespace) -> int:
         scores=args.output == "scores",
     )
     plan = Plan(
-        args.target,
-        args.precision,
+        target,
+        args.precision or (recipe.precision if recipe else "int8"),
         args.method,
         budget(args),
         args.max_float_share,
-        build_options(args),
+        recipe.filled(options, target) if recipe else options,
+        recipe.name if recipe else "",
     )
+    if recipe:
+        say(describe_recipe(recipe, plan, source))
     out = args.out or Path(_name(source, plan))
     bundle = export(source, plan, out, calib=args.calib, gate=args.gate, say=say)
     print_json(args.json, result(bundle))
     if args.json != "-":
         print(summary(bundle))
+        for line in recipe.advice() if recipe else ():
+            print(line)
         print(terms_of(source.model))
     return 0
 
 
+def describe_recipe(recipe: BoardRecipe, plan: Plan, source: Source) -> str:
+    """What a recipe, and what was typed over it, came to."""
+    options = ", ".join(f"{FLAGS[k]} {v}" for k, v in plan.options.asked().items())
+    size = format_size(source.size) if source.size else "the model's own size"
+    return (
+        f"board {recipe.name} ({recipe.title}): {plan.target} {plan.precision}, {size}"
+        f"{f', {options}' if options else ''}"
+    )
+
+
 def _name(source: Source, plan: Plan) -> str:
     size = f"-{format_size(source.size)}" if source.size else ""
-    return f"{source.stem}-{plan.target}-{plan.precision}{size}"
+    board = f"-{plan.recipe}" if plan.recipe else ""
+    return f"{source.stem}{board}-{plan.target}-{plan.precision}{size}"

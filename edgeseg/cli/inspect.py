@@ -81,6 +81,7 @@ def describe(manifest: Manifest, files: list[dict[str, Any]]) -> str:
         ("output", _output(manifest.output)),
         ("precision", _precision(manifest.precision, manifest.quantisation)),
         ("engine", _engine(manifest)),
+        *([("recipe", f"of the board '{manifest.recipe}'")] if manifest.recipe else []),
         (
             "gate",
             _gate(manifest.gate) if manifest.kind == "network" else "none: it is the float model",
@@ -156,7 +157,8 @@ def _engine(manifest: Manifest) -> str:
     if manifest.kind == "checkpoint":
         return f"none; {target.name} runs it as it is, 'edgeseg export' builds an engine"
     if target.build is None:
-        return f"{target.name} {target.version}, built on {target.device}"
+        where = f"for {target.plugin}, " if target.plugin else ""
+        return f"{target.name} {target.version}, {where}built on {target.device}"
     return f"{target.name} {target.version}, for {target.device}; {_build(target.build)}"
 
 

@@ -1,4 +1,4 @@
-"""What a user may ask of TensorRT's builder, as plain data."""
+"""What a user may ask of TensorRT's builder, and of OpenVINO, as plain data."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from edgeseg.errors import UsageError, guess
 HARDWARE = ("ampere+", "same-capability")
 """Other GPUs that an engine may run on: every later one, or those of one compute capability."""
 
+DEVICES = ("CPU", "GPU", "NPU")
+"""OpenVINO's names of what runs a network."""
+
 # fmt: off
 FLAGS = {
     # field                flag on the command line
@@ -22,6 +25,7 @@ FLAGS = {
     "version_compatible":  "--version-compatible",
     "hardware_compatible": "--hardware-compatible",
     "dla":                 "--dla",
+    "device":              "--device",
 }
 # fmt: on
 
@@ -33,6 +37,7 @@ class BuildOptions:
     `workspace_mib` is what one layer may use while the engine runs; `memory_mib` what the builder
     may use of a board's memory. `timing_cache` is read and, unless `cache_sha256` pins its content,
     written again. `dla` is the number of a DLA core; what it can't run falls back to the GPU.
+    `device` is OpenVINO's alone: one of DEVICES.
     """
 
     workspace_mib: int | None = None
@@ -42,6 +47,7 @@ class BuildOptions:
     version_compatible: bool = False
     hardware_compatible: str | None = None
     dla: int | None = None
+    device: str | None = None
 
     def __post_init__(self) -> None:
         if self.cache_sha256 is not None:

@@ -51,18 +51,28 @@ BUILDERS = {
 }
 # fmt: on
 TARGETS = (*EXPORTERS, *BUILDERS)
+DEVICE_TARGET = "openvino"
+"""The target that may be told what runs it (--device)."""
 
 
 def find_target(target: str, precision: str, options: BuildOptions, say: Say) -> Exporter:
     """The exporter or builder of that target, ready to be given a graph and a folder."""
+    for asked in options.asked():
+        takers = (DEVICE_TARGET,) if asked == "device" else tuple(BUILDERS)
+        if target in TARGETS and target not in takers:
+            raise UsageError(
+                f"{FLAGS[asked]} is for {' and '.join(takers)}; target '{target}' takes none"
+            )
     if target in BUILDERS:
         builder = find_builder(target)
         return functools.partial(_build, builder, precision, options, say)
-    for asked in options.asked():
-        raise UsageError(
-            f"{FLAGS[asked]} is for {' and '.join(BUILDERS)}; target '{target}' takes none"
-        )
-    return find_exporter(target)
+    exporter = find_exporter(target)
+    if options.device is None:
+        return exporter
+    from edgeseg.runtime.engine_openvino import check_device, shared_core
+
+    check_device(shared_core(), options.device)  # before the long work
+    return functools.partial(exporter, device=options.device)  # type: ignore[call-arg]
 
 
 def _build(

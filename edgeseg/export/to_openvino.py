@@ -9,11 +9,12 @@ import openvino
 from edgeseg.bundle import Target
 from edgeseg.errors import EngineError
 from edgeseg.export.targets import Built
-from edgeseg.runtime.engine_openvino import shared_core
+from edgeseg.runtime.engine_openvino import check_device, shared_core
 
 
-def to_openvino(graph: Path, folder: Path) -> Built:
-    """Convert the graph; weights keep the precision that the graph has."""
+def to_openvino(graph: Path, folder: Path, device: str = "CPU") -> Built:
+    """Convert the graph for "CPU", "GPU" or "NPU"; weights keep the precision of the graph."""
+    name = check_device(shared_core(), device)
     try:
         model = openvino.convert_model(graph)
     except Exception as error:
@@ -24,6 +25,6 @@ def to_openvino(graph: Path, folder: Path) -> Built:
         raise EngineError(
             f"openvino can't write {folder / 'network.xml'} ({error}); is the disk full?"
         ) from error
-    device = str(shared_core().get_property("CPU", "FULL_DEVICE_NAME"))
     version = openvino.__version__.partition("-")[0]
-    return Built("network.xml", Target("openvino", version, device))
+    plugin = None if device == "CPU" else device
+    return Built("network.xml", Target("openvino", version, name, plugin=plugin))

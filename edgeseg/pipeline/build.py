@@ -43,6 +43,7 @@ def build(folder: Path, building: Building, out: Path, say: Say) -> Bundle:
             network_file=built.network_file,
             target=built.target,
             gate=None,
+            recipe=building.recipe or manifest.recipe,
             history=(*manifest.history, f"build --target {building.target}"),
         )
         unjudged = write_bundle(aside, manifest)

@@ -201,6 +201,7 @@ def _build(
             network.manifest,
             precision=plan.precision,
             quantisation=quantisation,
+            recipe=plan.recipe,
             history=(
                 *network.manifest.history,
                 f"export --target {plan.target} --precision {plan.precision}",

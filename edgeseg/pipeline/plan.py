@@ -66,6 +66,7 @@ class Plan:
     budget: Budget = Budget()
     max_float_share: float = MAX_FLOAT_SHARE
     options: BuildOptions = field(default_factory=BuildOptions)
+    recipe: str = ""
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -85,6 +86,7 @@ class Building:
     target: str = "tensorrt"
     options: BuildOptions = field(default_factory=BuildOptions)
     budget: Budget = field(default_factory=Budget)
+    recipe: str = ""
 
     def __post_init__(self) -> None:
         if self.target in EXPORTERS:

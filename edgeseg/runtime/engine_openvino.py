@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU."""
+"""OpenVINO: on the CPU, or on an Intel GPU or NPU."""
 
 from __future__ import annotations
 
@@ -15,6 +15,12 @@ from edgeseg.errors import EngineError
 from edgeseg.runtime.engine import Engine, EngineOptions, check_images
 
 _HALVES = {"f16": "FP16", "bf16": "BF16"}
+# fmt: off
+_DRIVERS = {
+    "GPU": "an Intel GPU needs its driver (intel-opencl-icd), and you in the group 'render'",
+    "NPU": "an Intel NPU needs its driver (intel-driver-compiler-npu, intel-level-zero-npu)",
+}
+# fmt: on
 
 
 @functools.cache
@@ -29,7 +35,7 @@ def shared_core() -> openvino.Core:
 
 
 class OpenVinoEngine(Engine):
-    """`network.xml` by OpenVINO's CPU plugin.
+    """`network.xml` by OpenVINO's CPU plugin, or by the one that the manifest names.
 
     OpenVINO would pick bf16 for every folder where the CPU has it. Here fp32 folders are computed
     in f32; fp16 folders, and what int8 folders leave in float, in the half that the CPU has.
@@ -41,16 +47,18 @@ class OpenVinoEngine(Engine):
         self._spec = bundle.manifest.input
         core = shared_core()
         self.version = openvino.__version__.partition("-")[0]
-        self.device = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
+        target = bundle.manifest.target
+        plugin = (target.plugin if target else None) or "CPU"
+        self.device = check_device(core, plugin)
         self.threads = options.threads or len(os.sched_getaffinity(0))
-        self.inference_precision = options.inference_precision or _default_precision(bundle, core)
-        settings = {
-            **self.SETTINGS,
-            "INFERENCE_NUM_THREADS": self.threads,
-            "INFERENCE_PRECISION_HINT": self.inference_precision,
-        }
+        self.inference_precision = _precision(bundle, core, plugin, options.inference_precision)
+        settings = dict(self.SETTINGS)
+        if plugin == "CPU":
+            settings["INFERENCE_NUM_THREADS"] = self.threads
+        if plugin != "NPU":
+            settings["INFERENCE_PRECISION_HINT"] = self.inference_precision
         try:
-            self._model = core.compile_model(str(bundle.network), "CPU", settings)
+            self._model = core.compile_model(str(bundle.network), plugin, settings)
         except Exception as error:
             raise EngineError(f"openvino can't open {bundle.network}: {error}") from error
         self._local = threading.local()
@@ -73,8 +81,25 @@ class OpenVinoEngine(Engine):
         return request
 
 
-def _default_precision(bundle: Bundle, core: openvino.Core) -> str:
-    if bundle.manifest.precision == "fp32":
-        return "f32"
-    able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+def check_device(core: openvino.Core, plugin: str) -> str:
+    """The full name of "CPU", "GPU" or "NPU"; EngineError where this machine has none."""
+    there = [plugin] if plugin == "CPU" else [str(d) for d in core.available_devices]
+    if not any(d == plugin or d.startswith(f"{plugin}.") for d in there):
+        raise EngineError(
+            f"OpenVINO finds no {plugin} here, only {', '.join(there)}; "
+            f"{_DRIVERS.get(plugin, 'expected CPU, GPU or NPU')}. On the CPU it runs when exported "
+            "with --device CPU"
+        )
+    return str(core.get_property(plugin, "FULL_DEVICE_NAME"))
+
+
+def _precision(bundle: Bundle, core: openvino.Core, plugin: str, asked: str | None) -> str:
+    """Float arithmetic: what was asked, else what belongs to the folder and the device."""
+    if plugin == "NPU":
+        if asked not in (None, "f16"):
+            raise EngineError(f"an NPU computes in f16, not in {asked}; leave the precision away")
+        return "f16"
+    if asked is not None or bundle.manifest.precision == "fp32":
+        return asked or "f32"
+    able = core.get_property(plugin, "OPTIMIZATION_CAPABILITIES")
     return next((hint for hint, name in _HALVES.items() if name in able), "f32")

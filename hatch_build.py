@@ -1,11 +1,11 @@
-"""Compiles edgeseg/runtime/decode.c when edgeseg is installed or built; also by hand:
+"""Compiles edgeseg/runtime/decode.c and prepare.c when edgeseg is installed or built; by hand:
 
     python hatch_build.py
 
 The library is plain C without Python's ABI, so one wheel (`py3-none-PLATFORM`) serves every Python.
 EDGESEG_NATIVE says what is wanted: "auto" (the default: without a compiler the wheel is pure and
-labels are decoded in numpy, which `edgeseg doctor` and every result name), "require" (without a
-compiler the installation fails) or "no" (a pure wheel). CC names the compiler.
+numpy prepares frames and decodes labels, which `edgeseg doctor` and every result name), "require"
+(without a compiler the installation fails) or "no" (a pure wheel). CC names the compiler.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any
 FOLDER = Path("edgeseg/runtime")
 SOURCES = (
     "decode.c", "decode_scores.h", "decode_isa.h", "decode_arithmetic.h", "decode_kernels.h",
+    "prepare.c",
 )  # fmt: skip
 FLAGS = (
     "-std=c11", "-O3", "-ffp-contract=off", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden",
@@ -64,10 +65,10 @@ def build(root: Path) -> str:
     if compiler is None:
         return f"there is no C compiler ({', '.join(COMPILERS)}; or name one by CC)"
     named = f'-DEDGESEG_SOURCE="{source_hash(root)}"'
-    source = str(root / FOLDER / SOURCES[0])
+    sources = [str(root / FOLDER / name) for name in SOURCES if name.endswith(".c")]
     with tempfile.TemporaryDirectory(dir=library.parent, prefix=".decode") as aside:
         made = Path(aside) / library.name
-        command = [*compiler, *FLAGS, named, source, "-o", str(made), "-lm"]
+        command = [*compiler, *FLAGS, named, *sources, "-o", str(made), "-lm"]
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
         except OSError as error:

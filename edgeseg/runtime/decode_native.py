@@ -19,6 +19,7 @@ from edgeseg.runtime.decode_numpy import AXES, MEASURES
 FOLDER = Path(__file__).parent
 SOURCES = (
     "decode.c", "decode_scores.h", "decode_isa.h", "decode_arithmetic.h", "decode_kernels.h",
+    "prepare.c",
 )  # fmt: skip
 ISAS = {"avx512": 8, "avx2": 4, "neon": 2, "c": 1}
 """Instruction sets and their bits in decode.c, the fastest first."""
@@ -82,6 +83,7 @@ def library() -> ctypes.CDLL | None:
         opened = ctypes.CDLL(str(path))
         opened.edgeseg_source.restype = opened.edgeseg_compiler.restype = ctypes.c_char_p
         opened.edgeseg_decode.argtypes = (ctypes.POINTER(Job),)
+        opened.edgeseg_prepare.argtypes = (ctypes.c_void_p,)
     except (OSError, AttributeError) as error:
         raise EngineError(
             f"{path} can't be loaded ({error}); install edgeseg again, which compiles it, "

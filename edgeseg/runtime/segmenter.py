@@ -13,19 +13,11 @@ import numpy as np
 
 from edgeseg.bundle import WEIGHTED, Bundle, InputSpec, read_bundle
 from edgeseg.errors import BundleError, EngineError, FrameError, UsageError
-from edgeseg.frame import (
-    Placement,
-    Size,
-    check_frame,
-    check_order,
-    nearest,
-    place,
-    prepare,
-    restore,
-)
+from edgeseg.frame import Placement, Size, nearest, place, restore
 from edgeseg.labels import IGNORE, ClassTable
 from edgeseg.runtime.decode import Decoder
 from edgeseg.runtime.engine import Engine, EngineOptions, open_engine
+from edgeseg.runtime.prepare import Preparer, check_format
 
 AT = ("frame", "network")
 
@@ -70,13 +62,14 @@ def load(
     inference_precision: str | None = None,
     allow_ungated: bool = False,
 ) -> Segmenter:
-    """Open an engine folder for frames in channel order `frames`, "rgb" or "bgr".
+    """Open an engine folder for frames in the format `frames` (`prepare.FORMATS`).
 
-    OpenCV gives bgr, Pillow and most others rgb; the wrong one costs most of the accuracy without
-    an error. Raises BundleError for a folder that is damaged or did not pass the accuracy gate
-    (unless `allow_ungated`), EngineError when the engine's library is missing.
+    That is "rgb", "bgr", "nv12", "yuyv" or "grey". OpenCV gives bgr, Pillow and most others rgb;
+    the wrong one costs most of the accuracy without an error. Raises BundleError for a folder that
+    is damaged or did not pass the accuracy gate (unless `allow_ungated`), EngineError when the
+    engine's library is missing.
     """
-    check_order(frames)
+    check_format(frames)
     bundle = read_bundle(Path(folder))
     target = bundle.manifest.target
     if target is None:
@@ -103,7 +96,7 @@ class Segmenter:
         self.input: InputSpec = manifest.input
         self.output = manifest.output
         self.classes: ClassTable = manifest.table
-        self._swap = check_order(frames) != manifest.input.order
+        self._prepare = Preparer(frames, manifest.input.order, manifest.input.fill)
         self._size = manifest.input.size
         if manifest.input.batch != 1:
             raise UsageError(
@@ -156,7 +149,7 @@ class Segmenter:
     def segment(
         self, frame: np.ndarray, out: np.ndarray | None = None, *, at: str = "frame"
     ) -> np.ndarray:
-        """(H, W, 3) uint8 -> (H, W) uint8 labels, the caller's own memory.
+        """A frame of H x W pixels -> (H, W) uint8 labels, the caller's own memory.
 
         `at` is "frame" (labels at the frame's size; pixels that a cropping fit cut off are 255) or
         "network" (at the network's output size, padding included). `out`, if given, is a uint8
@@ -177,12 +170,11 @@ class Segmenter:
 
     def prepare(self, frame: np.ndarray, work: Workspace) -> None:
         """The first third of `segment`: frame -> network input, in `work`."""
-        check_frame(frame)
         start = perf_counter()
-        placement = self.placement((frame.shape[0], frame.shape[1]))
+        placement = self.placement(self._prepare.size(frame))
         if work.image.shape[1:3] != placement.network:
             work.image, work.result = np.empty((1, *placement.network, 3), np.uint8), None
-        prepare(frame, placement, swap=self._swap, fill=self.input.fill, out=work.image[0])
+        self._prepare(frame, placement, work.image[0])
         work.placement = placement
         work.took[0] = (perf_counter() - start) * 1e3
 
@@ -223,6 +215,11 @@ class Segmenter:
     def decode(self, result: np.ndarray) -> np.ndarray:
         """What the engine returned -> (N, h, w) uint8 labels."""
         return result if self._decoder is None else self._decoder(result)
+
+    @property
+    def prepare_name(self) -> str:
+        """For reports: "native avx2" or "numpy"."""
+        return self._prepare.name
 
     @property
     def decode_name(self) -> str:

@@ -1,0 +1,430 @@
+/* A camera's frame -> the network's input, uint8, in one pass: colours, crop, resize, padding.
+ *
+ * frame.py is the specification, and the bytes are the same on every machine: rows are mixed first,
+ * (sum + 64) >> 7 in 16 bits, and then columns, (sum + 2^20) >> 21; shares sum up to 2^14. A row
+ * that has to be turned into three channels first is turned once. Nothing full-size is written.
+ *
+ * No Python in here: prepare_native.py calls edgeseg_prepare through ctypes.
+ */
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#define EXPORT __attribute__((visibility("default")))
+
+/* As in prepare_native.py, all of them. */
+enum { THREE, NV12, YUYV, GREY };
+enum { PLAIN_C = 1, AVX2 = 4 };
+enum { DONE, NO_MEMORY };
+enum { FINE = 7, REST = 21, SLACK = 64 };
+
+/* Strides count bytes. `row_first` and `row_weights` (h, row_taps) are taps of rows; of columns they
+ * are (w,) and (pairs, w, 2). `top`, `left`, `height` and `width` are the part of the frame that is
+ * seen; h x w at `to_top`, `to_left` of the network_h x network_w image are written by it. */
+typedef struct {
+    const uint8_t *frame, *chroma;
+    const int32_t *row_first, *column_first;
+    const int16_t *row_weights, *column_weights;
+    uint8_t *out;
+    int64_t row_stride, column_stride, channel_stride, chroma_stride;
+    int32_t top, left, height, width;
+    int32_t to_top, to_left, h, w, network_h, network_w;
+    int32_t row_taps, pairs, format, swap, isa;
+    int32_t fill[3];
+} Preparation;
+
+typedef struct {
+    uint8_t *lines; /* row_taps rows of three channels */
+    int64_t line;
+    int32_t *held; /* which row each of them is */
+    int16_t *mixed;
+    uint8_t *row;
+} Room;
+
+/* ---- one row as three channels --------------------------------------------------------------- */
+
+static inline uint8_t clip(int32_t v) { return v < 0 ? 0 : v > 255 ? 255 : (uint8_t)v; }
+
+/* BT.601, 16 to 235, in 1/8192; as in frame.py. */
+enum { LUMA = 9539, RED_V = 13075, GREEN_U = 3209, GREEN_V = 6660, BLUE_U = 16525, HALF = 4096 };
+
+static inline void pixel(int32_t y, int32_t u, int32_t v, uint8_t *to)
+{
+    y = LUMA * (y - 16) + HALF;
+    u -= 128;
+    v -= 128;
+    to[0] = clip((y + RED_V * v) >> 13);
+    to[1] = clip((y - GREEN_U * u - GREEN_V * v) >> 13);
+    to[2] = clip((y + BLUE_U * u) >> 13);
+}
+
+static void nv12_c(const uint8_t *y, const uint8_t *uv, int from, int width, uint8_t *to)
+{
+    for (int x = from; x < width; x++) pixel(y[x], uv[x & ~1], uv[x | 1], to + 3 * x);
+}
+
+static void yuyv_c(const uint8_t *row, int from, int width, uint8_t *to)
+{
+    for (int x = from; x < width; x++) {
+        const uint8_t *both = row + 4 * (x >> 1);
+        pixel(row[2 * x], both[1], both[3], to + 3 * x);
+    }
+}
+
+static void grey_c(const uint8_t *row, int64_t stride, int from, int width, uint8_t *to)
+{
+    for (int x = from; x < width; x++)
+        to[3 * x] = to[3 * x + 1] = to[3 * x + 2] = row[x * stride];
+}
+
+#if defined(__x86_64__)
+#define TARGET __attribute__((target("avx2")))
+#define INLINE static inline __attribute__((always_inline)) TARGET
+
+/* Three planes of 16 bytes -> 16 pixels. */
+INLINE void weave(__m128i r, __m128i g, __m128i b, uint8_t *to)
+{
+    const __m128i rs = _mm_setr_epi8(0, 11, 6, 1, 12, 7, 2, 13, 8, 3, 14, 9, 4, 15, 10, 5);
+    const __m128i gs = _mm_setr_epi8(5, 0, 11, 6, 1, 12, 7, 2, 13, 8, 3, 14, 9, 4, 15, 10);
+    const __m128i bs = _mm_setr_epi8(10, 5, 0, 11, 6, 1, 12, 7, 2, 13, 8, 3, 14, 9, 4, 15);
+    const __m128i first = _mm_setr_epi8(-1, 0, 0, -1, 0, 0, -1, 0, 0, -1, 0, 0, -1, 0, 0, -1);
+    const __m128i second = _mm_setr_epi8(0, -1, 0, 0, -1, 0, 0, -1, 0, 0, -1, 0, 0, -1, 0, 0);
+    r = _mm_shuffle_epi8(r, rs);
+    g = _mm_shuffle_epi8(g, gs);
+    b = _mm_shuffle_epi8(b, bs);
+    __m128i one = _mm_blendv_epi8(_mm_blendv_epi8(b, g, second), r, first);
+    __m128i two = _mm_blendv_epi8(_mm_blendv_epi8(r, b, second), g, first);
+    __m128i three = _mm_blendv_epi8(_mm_blendv_epi8(g, r, second), b, first);
+    _mm_storeu_si128((__m128i *)to, one);
+    _mm_storeu_si128((__m128i *)(to + 16), two);
+    _mm_storeu_si128((__m128i *)(to + 32), three);
+}
+
+INLINE __m256i two_products(__m256i a, __m256i b, int wa, int wb, __m256i *high)
+{
+    const __m256i w = _mm256_set1_epi32((int)((uint32_t)(uint16_t)wa | (uint32_t)wb << 16));
+    *high = _mm256_madd_epi16(_mm256_unpackhi_epi16(a, b), w);
+    return _mm256_madd_epi16(_mm256_unpacklo_epi16(a, b), w);
+}
+
+/* Sums in two halves -> 16 bytes. */
+INLINE __m128i bytes(__m256i low, __m256i high)
+{
+    const __m256i half = _mm256_set1_epi32(HALF);
+    low = _mm256_srai_epi32(_mm256_add_epi32(low, half), 13);
+    high = _mm256_srai_epi32(_mm256_add_epi32(high, half), 13);
+    const __m256i words = _mm256_packs_epi32(low, high);
+    return _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+}
+
+INLINE void colours(__m128i y8, __m128i u8, __m128i v8, uint8_t *to)
+{
+    const __m256i middle = _mm256_set1_epi16(128);
+    const __m256i y = _mm256_sub_epi16(_mm256_cvtepu8_epi16(y8), _mm256_set1_epi16(16));
+    const __m256i u = _mm256_sub_epi16(_mm256_cvtepu8_epi16(u8), middle);
+    const __m256i v = _mm256_sub_epi16(_mm256_cvtepu8_epi16(v8), middle);
+    __m256i high, more;
+    __m256i low = two_products(y, v, LUMA, RED_V, &high);
+    const __m128i r = bytes(low, high);
+    low = two_products(y, u, LUMA, -GREEN_U, &high);
+    low = _mm256_add_epi32(low, two_products(v, middle, -GREEN_V, 0, &more));
+    const __m128i g = bytes(low, _mm256_add_epi32(high, more));
+    low = two_products(y, u, LUMA, BLUE_U, &high);
+    weave(r, g, bytes(low, high), to);
+}
+
+TARGET static int nv12_avx2(const uint8_t *y, const uint8_t *uv, int width, uint8_t *to)
+{
+    const __m128i even = _mm_setr_epi8(0, 0, 2, 2, 4, 4, 6, 6, 8, 8, 10, 10, 12, 12, 14, 14);
+    const __m128i odd = _mm_setr_epi8(1, 1, 3, 3, 5, 5, 7, 7, 9, 9, 11, 11, 13, 13, 15, 15);
+    int x = 0;
+    for (; x + 16 <= width; x += 16) {
+        const __m128i both = _mm_loadu_si128((const __m128i *)(uv + x));
+        colours(_mm_loadu_si128((const __m128i *)(y + x)), _mm_shuffle_epi8(both, even),
+                _mm_shuffle_epi8(both, odd), to + 3 * x);
+    }
+    return x;
+}
+
+TARGET static int yuyv_avx2(const uint8_t *row, int width, uint8_t *to)
+{
+    const __m128i ys = _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, -1, -1, -1, -1, -1, -1, -1, -1);
+    const __m128i us = _mm_setr_epi8(1, 1, 5, 5, 9, 9, 13, 13, 3, 3, 7, 7, 11, 11, 15, 15);
+    int x = 0;
+    for (; x + 16 <= width; x += 16) {
+        const __m128i a = _mm_loadu_si128((const __m128i *)(row + 2 * x));
+        const __m128i b = _mm_loadu_si128((const __m128i *)(row + 2 * x + 16));
+        const __m128i ua = _mm_shuffle_epi8(a, us), ub = _mm_shuffle_epi8(b, us);
+        const __m128i y = _mm_unpacklo_epi64(_mm_shuffle_epi8(a, ys), _mm_shuffle_epi8(b, ys));
+        colours(y, _mm_unpacklo_epi64(ua, ub), _mm_unpackhi_epi64(ua, ub), to + 3 * x);
+    }
+    return x;
+}
+
+TARGET static int grey_avx2(const uint8_t *row, int width, uint8_t *to)
+{
+    int x = 0;
+    for (; x + 16 <= width; x += 16) {
+        const __m128i g = _mm_loadu_si128((const __m128i *)(row + x));
+        weave(g, g, g, to + 3 * x);
+    }
+    return x;
+}
+#endif
+
+/* The part of row y of the frame that is seen, three channels beside each other: the frame's own
+ * memory where it lies like that, else `to`. */
+static const uint8_t *line_of(const Preparation *job, int y, uint8_t *to)
+{
+    const uint8_t *row = job->frame + (int64_t)y * job->row_stride;
+    const int odd = job->left & 1, even = job->left - odd, width = job->width + odd;
+    const int fast = job->isa == AVX2;
+    int done = 0;
+    (void)fast;
+    switch (job->format) {
+    case NV12: {
+        const uint8_t *uv = job->chroma + (int64_t)(y / 2) * job->chroma_stride + even;
+#if defined(__x86_64__)
+        if (fast) done = nv12_avx2(row + even, uv, width, to);
+#endif
+        nv12_c(row + even, uv, done, width, to);
+        return to + 3 * odd;
+    }
+    case YUYV:
+#if defined(__x86_64__)
+        if (fast) done = yuyv_avx2(row + 2 * even, width, to);
+#endif
+        yuyv_c(row + 2 * even, done, width, to);
+        return to + 3 * odd;
+    case GREY:
+        row += job->left * job->column_stride;
+#if defined(__x86_64__)
+        if (fast && job->column_stride == 1) done = grey_avx2(row, job->width, to);
+#endif
+        grey_c(row, job->column_stride, done, job->width, to);
+        return to;
+    default:
+        row += job->left * job->column_stride;
+        if (job->column_stride == 3 && job->channel_stride == 1) return row;
+        for (int x = 0; x < job->width; x++)
+            for (int c = 0; c < 3; c++)
+                to[3 * x + c] = row[x * job->column_stride + c * job->channel_stride];
+        return to;
+    }
+}
+
+/* ---- rows: bytes -> 128ths in 16 bits --------------------------------------------------------- */
+
+static inline __attribute__((always_inline)) void mix_some(const uint8_t *const *rows,
+                                                           const int16_t *weights, int taps,
+                                                           int from, int count, int16_t *to)
+{
+    for (int x = from; x < count; x++) {
+        int32_t sum = 1 << (FINE - 1);
+        for (int k = 0; k < taps; k++) sum += weights[k] * rows[k][x];
+        to[x] = (int16_t)(sum >> FINE);
+    }
+}
+
+/* How many rows there are is known to the compiler for few of them. */
+static void mix_rows_c(const uint8_t *const *rows, const int16_t *weights, int taps, int from,
+                       int count, int16_t *to)
+{
+    switch (taps) {
+    case 1: mix_some(rows, weights, 1, from, count, to); break;
+    case 2: mix_some(rows, weights, 2, from, count, to); break;
+    case 3: mix_some(rows, weights, 3, from, count, to); break;
+    case 4: mix_some(rows, weights, 4, from, count, to); break;
+    default: mix_some(rows, weights, taps, from, count, to);
+    }
+}
+
+#if defined(__x86_64__)
+INLINE __m256i pair_of(int low, int high)
+{
+    return _mm256_set1_epi32((int)((uint32_t)(uint16_t)low | (uint32_t)high << 16));
+}
+
+/* 16 columns; how many rows there are is known to the compiler for few of them. */
+INLINE void mix_16(const uint8_t *const *rows, const int16_t *weights, int taps, int x, int16_t *to)
+{
+    __m256i low = _mm256_set1_epi32(1 << (FINE - 1)), high = low;
+    for (int k = 0; k < taps; k += 2) {
+        const int last = k + 1 == taps;
+        const __m128i a = _mm_loadu_si128((const __m128i *)(rows[k] + x));
+        const __m128i b = last ? a : _mm_loadu_si128((const __m128i *)(rows[k + 1] + x));
+        const __m256i w = pair_of(weights[k], last ? 0 : weights[k + 1]);
+        const __m256i ab = _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(a, b));
+        const __m256i cd = _mm256_cvtepu8_epi16(_mm_unpackhi_epi8(a, b));
+        low = _mm256_add_epi32(low, _mm256_madd_epi16(ab, w));
+        high = _mm256_add_epi32(high, _mm256_madd_epi16(cd, w));
+    }
+    const __m256i words = _mm256_packs_epi32(_mm256_srai_epi32(low, FINE),
+                                             _mm256_srai_epi32(high, FINE));
+    _mm256_storeu_si256((__m256i *)(to + x), _mm256_permute4x64_epi64(words, 0xd8));
+}
+
+TARGET static int mix_rows_avx2(const uint8_t *const *rows, const int16_t *weights, int taps,
+                                int count, int16_t *to)
+{
+    int x = 0;
+    switch (taps) {
+    case 1:
+        for (; x + 16 <= count; x += 16) mix_16(rows, weights, 1, x, to);
+        break;
+    case 2:
+        for (; x + 16 <= count; x += 16) mix_16(rows, weights, 2, x, to);
+        break;
+    case 3:
+        for (; x + 16 <= count; x += 16) mix_16(rows, weights, 3, x, to);
+        break;
+    case 4:
+        for (; x + 16 <= count; x += 16) mix_16(rows, weights, 4, x, to);
+        break;
+    default:
+        for (; x + 16 <= count; x += 16) mix_16(rows, weights, taps, x, to);
+    }
+    return x;
+}
+#endif
+
+/* ---- columns: 128ths -> bytes ----------------------------------------------------------------- */
+
+static void mix_columns_c(const Preparation *job, const int16_t *mixed, int from, uint8_t *to)
+{
+    const int red = job->swap ? 2 : 0;
+    for (int x = from; x < job->w; x++) {
+        int32_t sums[3] = {1 << (REST - 1), 1 << (REST - 1), 1 << (REST - 1)};
+        for (int p = 0; p < job->pairs; p++) {
+            const int16_t *weights = job->column_weights + 2 * ((int64_t)p * job->w + x);
+            const int16_t *pixels = mixed + 3 * (job->column_first[x] + 2 * p);
+            for (int c = 0; c < 3; c++) sums[c] += weights[0] * pixels[c] + weights[1] * pixels[c + 3];
+        }
+        to[3 * x] = (uint8_t)(sums[red] >> REST);
+        to[3 * x + 1] = (uint8_t)(sums[1] >> REST);
+        to[3 * x + 2] = (uint8_t)(sums[2 - red] >> REST);
+    }
+}
+
+#if defined(__x86_64__)
+/* The sums of two output pixels, three channels and one more in each half. */
+INLINE __m256i two_pixels(const Preparation *job, const int16_t *mixed, int pairs, int x, __m256i order)
+{
+    const __m256i spread = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
+    const int16_t *one = mixed + 3 * job->column_first[x], *two = mixed + 3 * job->column_first[x + 1];
+    __m256i sum = _mm256_set1_epi32(1 << (REST - 1));
+    for (int p = 0; p < pairs; p++) {
+        const int16_t *weights = job->column_weights + 2 * ((int64_t)p * job->w + x);
+        __m256i pixels = _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(one + 6 * p)));
+        pixels = _mm256_inserti128_si256(pixels, _mm_loadu_si128((const __m128i *)(two + 6 * p)), 1);
+        pixels = _mm256_shuffle_epi8(pixels, order);
+        __m256i w = _mm256_castsi128_si256(_mm_loadl_epi64((const __m128i *)weights));
+        w = _mm256_permutevar8x32_epi32(w, spread);
+        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pixels, w));
+    }
+    return _mm256_srai_epi32(sum, REST);
+}
+
+INLINE int columns(const Preparation *job, const int16_t *mixed, int pairs, uint8_t *to)
+{
+    /* Channel c of two pixels side by side. */
+    const __m128i as_is = _mm_setr_epi8(0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11, -1, -1, -1, -1);
+    const __m128i swapped = _mm_setr_epi8(4, 5, 10, 11, 2, 3, 8, 9, 0, 1, 6, 7, -1, -1, -1, -1);
+    const __m256i order = _mm256_broadcastsi128_si256(job->swap ? swapped : as_is);
+    const __m128i close = _mm_setr_epi8(0, 1, 2, 8, 9, 10, 4, 5, 6, 12, 13, 14, -1, -1, -1, -1);
+    int x = 0;
+    for (; x + 4 <= job->w; x += 4) {
+        const __m256i words = _mm256_packs_epi32(two_pixels(job, mixed, pairs, x, order),
+                                                 two_pixels(job, mixed, pairs, x + 2, order));
+        /* Halves: pixels 0 and 2, pixels 1 and 3. */
+        const __m128i all = _mm_packus_epi16(_mm256_castsi256_si128(words),
+                                             _mm256_extracti128_si256(words, 1));
+        _mm_storeu_si128((__m128i *)(to + 3 * x), _mm_shuffle_epi8(all, close));
+    }
+    return x;
+}
+
+TARGET static int mix_columns_avx2(const Preparation *job, const int16_t *mixed, uint8_t *to)
+{
+    switch (job->pairs) {
+    case 1: return columns(job, mixed, 1, to);
+    case 2: return columns(job, mixed, 2, to);
+    default: return columns(job, mixed, job->pairs, to);
+    }
+}
+#endif
+
+/* ---- all of it -------------------------------------------------------------------------------- */
+
+static void fill_row(const Preparation *job, int y, int from, int to)
+{
+    uint8_t *row = job->out + (int64_t)y * job->network_w * 3;
+    for (int x = from; x < to; x++)
+        for (int c = 0; c < 3; c++) row[3 * x + c] = (uint8_t)job->fill[c];
+}
+
+static void prepare_row(const Preparation *job, const Room *room, const uint8_t **rows, int y)
+{
+    const int first = job->row_first[y], count = 3 * job->width;
+    const int16_t *weights = job->row_weights + (int64_t)y * job->row_taps;
+    for (int k = 0; k < job->row_taps; k++) {
+        const int row = first + k, slot = row % job->row_taps;
+        if (!weights[k]) { /* it may not even have been turned */
+            rows[k] = room->lines + slot * room->line;
+            continue;
+        }
+        uint8_t *line = room->lines + slot * room->line;
+        if (job->format == THREE && job->column_stride == 3 && job->channel_stride == 1) {
+            rows[k] = line_of(job, job->top + row, line);
+            continue;
+        }
+        if (room->held[slot] != row) line_of(job, job->top + row, line);
+        room->held[slot] = row;
+        rows[k] = line + (job->format == NV12 || job->format == YUYV ? 3 * (job->left & 1) : 0);
+    }
+    int done = 0;
+#if defined(__x86_64__)
+    if (job->isa == AVX2) done = mix_rows_avx2(rows, weights, job->row_taps, count, room->mixed);
+#endif
+    mix_rows_c(rows, weights, job->row_taps, done, count, room->mixed);
+    done = 0;
+#if defined(__x86_64__)
+    if (job->isa == AVX2) done = mix_columns_avx2(job, room->mixed, room->row);
+#endif
+    mix_columns_c(job, room->mixed, done, room->row);
+    const int64_t at = ((int64_t)(job->to_top + y) * job->network_w + job->to_left) * 3;
+    memcpy(job->out + at, room->row, (size_t)job->w * 3);
+}
+
+EXPORT int edgeseg_prepare(const Preparation *job)
+{
+    const int64_t line = ((int64_t)job->width * 3 + 2 * SLACK) / SLACK * SLACK;
+    const int64_t row = ((int64_t)job->w * 3 + 2 * SLACK) / SLACK * SLACK;
+    char *memory = malloc(job->row_taps * (line + 16) + 2 * (line + 2 * SLACK) + row);
+    if (!memory) return NO_MEMORY;
+    Room room;
+    const uint8_t **rows = (const uint8_t **)memory;
+    room.held = (int32_t *)(memory + job->row_taps * 8);
+    room.mixed = (int16_t *)(memory + job->row_taps * 16);
+    room.lines = (uint8_t *)(room.mixed + line + 2 * SLACK);
+    room.line = line;
+    room.row = room.lines + job->row_taps * line;
+    memset(room.mixed, 0, 2 * (line + 2 * SLACK));
+    for (int k = 0; k < job->row_taps; k++) room.held[k] = -1;
+    for (int y = 0; y < job->to_top; y++) fill_row(job, y, 0, job->network_w);
+    for (int y = 0; y < job->h; y++) {
+        fill_row(job, job->to_top + y, 0, job->to_left);
+        prepare_row(job, &room, rows, y);
+        fill_row(job, job->to_top + y, job->to_left + job->w, job->network_w);
+    }
+    for (int y = job->to_top + job->h; y < job->network_h; y++) fill_row(job, y, 0, job->network_w);
+    free(memory);
+    return DONE;
+}
+
+EXPORT int64_t edgeseg_preparation_size(void) { return sizeof(Preparation); }

@@ -14,6 +14,7 @@ from edgeseg.errors import TrainingError
 EXAMPLE = (
     "edgeseg train benchmarks/suites/espnet_q8_camvid.toml --out runs/camvid\n"
     "  edgeseg train RECIPE.toml --init runs/pretrain/xception_b/checkpoint --out DIR\n"
+    "  edgeseg train RECIPE.toml --teacher espnetv2_s2_camvid --out DIR\n"
     "  edgeseg train RECIPE.toml --qat runs/camvid/checkpoint --out DIR\n"
     "  torchrun --nproc-per-node 2 -m edgeseg train RECIPE.toml --out DIR   (several processes)"
 )
@@ -36,6 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="train this checkpoint in INT8, as the recipe's [qat] says",
     )
     parser.add_argument(
+        "--teacher",
+        metavar="CHECKPOINT",
+        help="learn this network's scores too, as the recipe's [teacher] says",
+    )
+    parser.add_argument(
         "--resume", action="store_true", help="go on with the run in DIR from its last state"
     )
     parser.add_argument(
@@ -55,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     from edgeseg.recipe import read_recipe
     from edgeseg.training.plan import Recipe
 
-    given = {"init": args.init, "qat.model": args.qat}
+    given = {"init": args.init, "qat.model": args.qat, "teacher.model": args.teacher}
     changes = [*args.set, *(f"{key}={json.dumps(value)}" for key, value in given.items() if value)]
     recipe = read_recipe(Recipe, args.recipe, tuple(changes), args.variant)
     try:
@@ -88,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
 def _how_to_resume(args: argparse.Namespace, step: int) -> str:
     words = ["edgeseg", "train", str(args.recipe), "--out", str(args.out), "--resume"]
     words += [word for change in args.set for word in ("--set", change)]
-    for flag in ("variant", "init", "qat"):
+    for flag in ("variant", "init", "qat", "teacher"):
         words += [f"--{flag}", getattr(args, flag)] if getattr(args, flag) else []
     return f"edgeseg: interrupted after step {step}; go on with: {shlex.join(words)}"
 

@@ -148,7 +148,8 @@ def build_loss(
         given = {name: share * weight for name, weight in model.AUXILIARY.items()}
         parts.append(Auxiliary(entropy, given))
     if recipe.qat.model:
-        parts = [Weighted(entropy, recipe.qat.cross_entropy), *beside]
+        parts = [Weighted(entropy, recipe.qat.cross_entropy)]
+    parts += beside
     return entropy if parts == [entropy] else Joint(parts)
 
 

@@ -9,30 +9,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgeseg.dataset import SPLITS
-from edgeseg.errors import guess
 from edgeseg.frame import FITS, ORDERS, Size, format_size
 from edgeseg.models import CLASSIFIERS, WRAPPERS
+from edgeseg.training.plan_losses import (
+    DsrlPlan,
+    DupsamplePlan,
+    QatPlan,
+    TeacherPlan,
+    among,
+    least,
+    within,
+)
 
 RUN_KEYS = (
     "workers", "cache", "device", "save_every", "log_every", "eval_every", "eval_data",
     "eval_split", "eval_sizes", "eval_frames", "weights",
 )  # fmt: skip
 """Keys that say how the run is carried out or reported; the weights do not depend on them."""
-
-
-def _among(key: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ValueError(f"{key} is '{value}'; expected {', '.join(known)}.{guess(value, known)}")
-
-
-def _least(key: str, value: float, least: float) -> None:
-    if not value >= least:
-        raise ValueError(f"{key} is {value}; expected {least} or more")
-
-
-def _within(key: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ValueError(f"{key} is {value}; expected {low} to {high}")
 
 
 @dataclass(frozen=True)
@@ -47,8 +40,8 @@ class Input:
     def __post_init__(self) -> None:
         if min(self.std) <= 0:
             raise ValueError(f"std is {list(self.std)}; expected positive numbers, in uint8 units")
-        _among("fit", self.fit, tuple(FITS))
-        _among("order", self.order, ORDERS)
+        among("fit", self.fit, tuple(FITS))
+        among("order", self.order, ORDERS)
 
     @property
     def fill(self) -> tuple[int, int, int]:
@@ -80,14 +73,14 @@ class Optimizer:
     clip: float = 0.0
 
     def __post_init__(self) -> None:
-        _among("name", self.name, ("sgd", "adamw"))
+        among("name", self.name, ("sgd", "adamw"))
         if not self.lr > 0:
             raise ValueError(f"lr is {self.lr}; expected a positive number")
         if not self.head_lr > 0:
             raise ValueError(f"head_lr is {self.head_lr}; expected a positive number, times lr")
-        _least("weight_decay", self.weight_decay, 0)
-        _least("clip", self.clip, 0)
-        _within("momentum", self.momentum, 0, 1)
+        least("weight_decay", self.weight_decay, 0)
+        least("clip", self.clip, 0)
+        within("momentum", self.momentum, 0, 1)
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs a momentum above 0")
 
@@ -109,11 +102,11 @@ class Schedule:
     end: float = 0.0
 
     def __post_init__(self) -> None:
-        _among("name", self.name, ("poly", "onecycle"))
-        _least("power", self.power, 0)
-        _least("warmup", self.warmup, 0)
+        among("name", self.name, ("poly", "onecycle"))
+        least("power", self.power, 0)
+        least("warmup", self.warmup, 0)
         for key in ("rise", "start", "end"):
-            _within(key, getattr(self, key), 0, 1)
+            within(key, getattr(self, key), 0, 1)
 
 
 @dataclass(frozen=True)
@@ -135,83 +128,15 @@ class LossPlan:
     auxiliary: float = 1.0
 
     def __post_init__(self) -> None:
-        _among("weights", self.weights, ("none", "enet", "list"))
+        among("weights", self.weights, ("none", "enet", "list"))
         if (self.weights == "list") != bool(self.weight_list):
             raise ValueError('weights = "list" and weight_list = [...] belong together')
         if self.weight_list and min(self.weight_list) < 0:
             raise ValueError(f"weight_list holds {min(self.weight_list)}; expected 0 or more")
-        _within("label_smoothing", self.label_smoothing, 0, 0.999)
-        _within("ohem_threshold", self.ohem_threshold, 0, 1)
-        _least("ohem_min_kept", self.ohem_min_kept, 0)
-        _least("auxiliary", self.auxiliary, 0)
-
-
-@dataclass(frozen=True)
-class DsrlPlan:
-    """Weights of the terms beside cross-entropy: `mse` of the image, `fa` of the affinities.
-
-    The defaults are the paper's (Wang et al. 2020). `subsample` is the side, in pixels of the
-    input, of the cells between which affinities are taken.
-    """
-
-    mse: float = 0.1
-    fa: float = 1.0
-    subsample: int = 8
-
-    def __post_init__(self) -> None:
-        for key in ("mse", "fa"):
-            _least(key, getattr(self, key), 0)
-        _least("subsample", self.subsample, 1)
-
-
-@dataclass(frozen=True)
-class DupsamplePlan:
-    """W is found from at most `patches` patches of training labels, spread over all frames.
-
-    `compressed` weighs |F - Y'|^2, scores against compressed labels (Tian et al. 2019),
-    beside `cross_entropy`; 1 and 0 pre-train, to be followed by a run with `init`.
-    """
-
-    patches: int = 16384
-    compressed: float = 0.0
-    cross_entropy: float = 1.0
-
-    def __post_init__(self) -> None:
-        _least("patches", self.patches, 1)
-        for key in ("compressed", "cross_entropy"):
-            _least(key, getattr(self, key), 0)
-        if not self.compressed + self.cross_entropy:
-            raise ValueError("compressed and cross_entropy are both 0; nothing would be learned")
-
-
-@dataclass(frozen=True)
-class QatPlan:
-    """INT8 while training, from the checkpoint folder `model` (empty: a float run).
-
-    Ranges start where the calibrator `method` puts them on `frames` frames, and learn at `range_lr`
-    times the learning rate, as logarithms. `distil` weighs the KL divergence from the float
-    network's scores, softened by `temperature`, beside `cross_entropy`. With `output = "scores"`
-    the last upsampling stays outside of the graph, as `edgeseg export --output scores` has it.
-    """
-
-    model: str = ""
-    method: str = "mse"
-    frames: int = 100
-    output: str = "labels"
-    range_lr: float = 1.0
-    distil: float = 1.0
-    temperature: float = 1.0
-    cross_entropy: float = 1.0
-
-    def __post_init__(self) -> None:
-        _least("frames", self.frames, 1)
-        _among("output", self.output, ("labels", "scores"))
-        for key in ("range_lr", "distil", "cross_entropy"):
-            _least(key, getattr(self, key), 0)
-        if not self.distil + self.cross_entropy:
-            raise ValueError("distil and cross_entropy are both 0; nothing would be learned")
-        if not self.temperature > 0:
-            raise ValueError(f"temperature is {self.temperature}; expected a positive number")
+        within("label_smoothing", self.label_smoothing, 0, 0.999)
+        within("ohem_threshold", self.ohem_threshold, 0, 1)
+        least("ohem_min_kept", self.ohem_min_kept, 0)
+        least("auxiliary", self.auxiliary, 0)
 
 
 @dataclass(frozen=True)
@@ -242,7 +167,7 @@ class AugmentPlan:
         if not 0 < self.ratio[0] <= self.ratio[1]:
             raise ValueError(f"ratio is {list(self.ratio)}; expected [low, high] above 0")
         for key in ("flip", "brightness", "contrast", "saturation"):
-            _within(key, getattr(self, key), 0, 1)
+            within(key, getattr(self, key), 0, 1)
 
 
 @dataclass(frozen=True)
@@ -300,27 +225,29 @@ class Recipe:
     dsrl: DsrlPlan = DsrlPlan()
     dupsample: DupsamplePlan = DupsamplePlan()
     qat: QatPlan = QatPlan()
+    teacher: TeacherPlan = TeacherPlan()
     augment: AugmentPlan = AugmentPlan()
     weights: WeightsPlan = WeightsPlan()
 
     def __post_init__(self) -> None:
         for key in ("steps", "batch", "save_every", "log_every"):
-            _least(key, getattr(self, key), 1)
+            least(key, getattr(self, key), 1)
         for key in ("workers", "eval_every", "eval_frames", "seed"):
-            _least(key, getattr(self, key), 0)
+            least(key, getattr(self, key), 0)
         for height, width in (self.size, *self.eval_sizes):
-            _least("a size", min(height, width), 1)
-        _within("ema", self.ema, 0, 0.99999)
-        _among("amp", self.amp, ("off", "bf16", "fp16"))
-        _among("device", self.device, ("auto", "cpu", "cuda"))
-        _among("split", self.split, SPLITS)
-        _among("eval_split", self.eval_split, SPLITS)
+            least("a size", min(height, width), 1)
+        within("ema", self.ema, 0, 0.99999)
+        among("amp", self.amp, ("off", "bf16", "fp16"))
+        among("device", self.device, ("auto", "cpu", "cuda"))
+        among("split", self.split, SPLITS)
+        among("eval_split", self.eval_split, SPLITS)
         for key in WRAPPERS:
             given = getattr(self, key) != type(getattr(self, key))()
             if given and key not in self._wrappers:
                 raise ValueError(f"[{key}] belongs to models '...+{key}'; model is '{self.model}'")
         self._check_augment()
         self._check_qat()
+        self._check_teacher()
         if self.schedule.warmup >= self.steps:
             raise ValueError(f"warmup is {self.schedule.warmup} of {self.steps} steps")
 
@@ -363,6 +290,12 @@ class Recipe:
                 f"which is size ({format_size(self.size)})"
             )
 
+    def _check_teacher(self) -> None:
+        if not self.teacher.model and self.teacher != TeacherPlan():
+            raise ValueError("[teacher] names no checkpoint: give --teacher CHECKPOINT")
+        if self.teacher.model and self.classifies:
+            raise ValueError(f"[teacher] teaches pixels; model is '{self.model}'")
+
     @property
     def classifies(self) -> bool:
         """Whether whole images are named, and no pixels."""
@@ -386,7 +319,7 @@ class Recipe:
         """`key.subkey` -> value of all that the weights depend on, as JSON would hold it."""
         content = json.loads(json.dumps(dataclasses.asdict(self)))
         idle = {key for key in WRAPPERS if key not in self._wrappers}
-        idle |= set() if self.qat.model else {"qat"}
+        idle |= {key for key in ("qat", "teacher") if not getattr(self, key).model}
         kept = {key: value for key, value in content.items() if key not in idle.union(RUN_KEYS)}
         for key in ("scale",) if self.classifies else ("area", "ratio"):
             del kept["augment"][key]

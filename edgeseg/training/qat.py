@@ -10,17 +10,15 @@ import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from edgeseg.bundle import WEIGHTED, Manifest, ModelSpec, OutputSpec
 from edgeseg.labels import ClassTable
 from edgeseg.models.network import Bilinear, Maps, Network
-from edgeseg.training.batches import Batch
 from edgeseg.training.fake_quant import Quantised, QuantisedModule
-from edgeseg.training.losses import Term
 from edgeseg.training.onnx_module import OnnxModule
 from edgeseg.training.plan import Input, Recipe
 from edgeseg.training.start import Opened
+from edgeseg.training.teacher import Distillation, open_teacher
 
 
 @dataclass(frozen=True)
@@ -83,28 +81,6 @@ class GraphNetwork(Network):
         """Nothing is left to cut."""
 
 
-class Distillation:
-    """{"distil": term}: KL divergence of a teacher's softened scores and the student's.
-
-    Per pixel, times the temperature squared so that its gradient does not depend on it (Hinton et
-    al. 2015). All pixels count, labelled or not.
-    """
-
-    def __init__(self, teacher: Network, weight: float, temperature: float) -> None:
-        self.teacher = teacher.eval().requires_grad_(False)
-        self.weight, self.temperature = weight, temperature
-
-    def __call__(self, outputs: Tensor, batch: Batch) -> dict[str, Term]:
-        """The count is the number of pixels."""
-        with torch.no_grad():
-            taught = self.teacher.to(batch.images.device)(batch.images)
-        wanted = functional.log_softmax(taught.float() / self.temperature, 1)
-        found = functional.log_softmax(outputs.float() / self.temperature, 1)
-        total = functional.kl_div(found, wanted, reduction="sum", log_target=True)
-        count = total.new_tensor(outputs.numel() / outputs.shape[1])
-        return {"distil": Term(self.temperature**2 * total, count, self.weight)}
-
-
 def open_calibrated(
     calibrated: Calibrated, recipe: Recipe, classes: ClassTable, say: Callable[[str], None]
 ) -> Opened:
@@ -115,10 +91,10 @@ def open_calibrated(
         calibrated.graph, scores, calibrated.places, calibrated.ranges, calibrated.fixed
     )
     student = _network(body, recipe, calibrated)
-    beside = []
+    beside = open_teacher(recipe, classes, say)
     if plan.distil:
         teacher = _network(OnnxModule(calibrated.teacher, scores), recipe, calibrated)
-        beside = [Distillation(teacher, plan.distil, plan.temperature)]
+        beside = (Distillation(teacher, plan.distil, plan.temperature), *beside)
     say(
         f"qat: {len(body.places)} layers in INT8, {len(body.tensors)} ranges to learn, "
         f"of {plan.model}"
@@ -134,7 +110,7 @@ def open_calibrated(
         calibrated.spec,
         fresh=False,
         keep=keep,
-        beside=tuple(beside),
+        beside=beside,
         lr_shares={"body.log_ranges": plan.range_lr},
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ from edgeseg.training.distributed import World
 from edgeseg.training.losses import Loss, class_weights, count_labels
 from edgeseg.training.patches import collect, find_basis, measure
 from edgeseg.training.plan import Recipe
+from edgeseg.training.teacher import open_teacher
 from edgeseg.weights import weights_folder
 
 
@@ -98,7 +100,7 @@ def open_model(recipe: Recipe, classes: ClassTable, say: Callable[[str], None]) 
         opened = Opened(build_trainee(spec, len(classes)), spec, fresh=True)
     for size in (recipe.size, *recipe.evaluated):
         _check_size(recipe.model, size, opened.model.divisor)
-    return opened
+    return dataclasses.replace(opened, beside=open_teacher(recipe, classes, say))
 
 
 def _open_encoder(recipe: Recipe, classes: ClassTable, say: Callable[[str], None]) -> Opened:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 from pathlib import Path
 
 from edgeseg.bundle import PRECISIONS
@@ -62,7 +63,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         choices=("labels", "scores"),
-        default="labels",
         help="argmax in the graph, or low-resolution scores decoded outside (default: labels)",
     )
     parser.add_argument(
@@ -79,6 +79,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="share of the convolutions that int8 may leave in float (default: %(default)s)",
     )
+    parser.add_argument(
+        "--tune",
+        action="store_true",
+        help="build the forms of this export, time them here, keep the fastest (minutes; resumed)",
+    )
     boards = parser.add_argument_group(
         "boards", f"what is not typed comes from the board's recipe\n\n{board_list()}"
     )
@@ -93,6 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from edgeseg.pipeline.export import export
+    from edgeseg.pipeline.tune import OUTPUTS, tune
 
     recipe = find_board(args.board) if args.board else None
     target = args.target or (recipe.target if recipe else None)
@@ -119,7 +125,12 @@ def run(args: argparse.Namespace) -> int:
     if recipe:
         say(describe_recipe(recipe, plan, source))
     out = args.out or Path(_name(source, plan))
-    bundle = export(source, plan, out, calib=args.calib, gate=args.gate, say=say)
+    make = functools.partial(export, calib=args.calib, gate=args.gate, say=say)
+    if args.tune:
+        outputs = (args.output,) if args.output else OUTPUTS
+        bundle = tune(source, plan, out, make, say, outputs=outputs)
+    else:
+        bundle = make(source, plan, out)
     print_json(args.json, result(bundle))
     if args.json != "-":
         print(summary(bundle))

@@ -21,6 +21,7 @@ from edgeseg.errors import GateError, UsageError
 from edgeseg.export.build_options import BuildOptions
 from edgeseg.export.gate import describe, write_frames
 from edgeseg.export.half import to_half
+from edgeseg.export.pad_channels import pad_channels
 from edgeseg.export.targets import (
     BUILDERS,
     GRAPH,
@@ -119,7 +120,8 @@ def export_network(
     if plan.target in BUILDERS and why_ungated(plan.target):
         return _export_unrun(network, quantiser, plan, out, say)
     if plan.precision != "int8":
-        graph = to_half(network.graph) if plan.precision == "fp16" else network.graph
+        graph = pad_channels(network.graph, plan.pad) if plan.pad else network.graph
+        graph = to_half(graph) if plan.precision == "fp16" else graph
         return _build(network, graph, plan, out, say, None)
     if quantiser is None:
         raise UsageError("int8 needs a range table")

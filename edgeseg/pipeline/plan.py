@@ -58,7 +58,10 @@ MAX_FLOAT_SHARE = 0.2
 
 @dataclass(frozen=True)
 class Plan:
-    """What to build and how far it may depart."""
+    """What to build and how far it may depart.
+
+    `pad` is the number that channels of a float graph are padded to multiples of; 0: as they are.
+    """
 
     target: str
     precision: str
@@ -67,6 +70,7 @@ class Plan:
     max_float_share: float = MAX_FLOAT_SHARE
     options: BuildOptions = field(default_factory=BuildOptions)
     recipe: str = ""
+    pad: int = 0
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeseg.benchmarks.job import Job
 from edgeseg.benchmarks.latency import StopRule
@@ -24,14 +24,14 @@ from edgeseg.disk import write_json, writing_folder
 from edgeseg.errors import BundleError, EdgesegError, UsageError, guess
 from edgeseg.export.targets import EXPORTERS
 from edgeseg.frame import Size, format_size
-from edgeseg.pipeline.export import choose_frames as choose_gate
-from edgeseg.pipeline.export import export_network
-from edgeseg.pipeline.floats import FloatNetwork, make_float
 from edgeseg.pipeline.model import find_model, resized
 from edgeseg.pipeline.plan import REPORT, RESULTS, SIZES, Plan, Say, Source
-from edgeseg.pipeline.quantise import Quantiser, calibrate
 from edgeseg.runtime.engine import EngineOptions
 from edgeseg.runtime.segmenter import load
+
+if TYPE_CHECKING:  # a board measures ready folders, and has no onnx
+    from edgeseg.pipeline.floats import FloatNetwork
+    from edgeseg.pipeline.quantise import Quantiser
 
 TORCH = "torch"
 
@@ -157,6 +157,10 @@ def _folders(suite: Suite, engines: Path, failed: list[dict[str, Any]], say: Say
 def _built(
     source: Source, path: Path, suite: Suite, engines: Path, failed: list[dict[str, Any]], say: Say
 ) -> Iterator[Path]:
+    from edgeseg.pipeline.export import choose_frames as choose_gate
+    from edgeseg.pipeline.floats import make_float
+    from edgeseg.pipeline.quantise import Quantiser, calibrate
+
     stem = _name(source)
     if TORCH in suite.targets and path.is_dir():
         yield torch_folder(source, path, engines / f"{stem}-torch-fp32")
@@ -189,6 +193,8 @@ def _name(source: Source) -> str:
 def _export(
     network: FloatNetwork, quantiser: Quantiser | None, plan: Plan, out: Path, say: Say
 ) -> Bundle:
+    from edgeseg.pipeline.export import export_network
+
     return export_network(network, quantiser if plan.precision == "int8" else None, plan, out, say)
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,8 @@ from edgeseg.errors import BundleError, UsageError
 @contextlib.contextmanager
 def writing_file(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; it becomes `path` if the block ends without an error."""
+    import tempfile  # only who writes pays for its import
+
     check_file(path)
     with _naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,6 +40,9 @@ def writing_folder(path: Path) -> Iterator[Path]:
     A model folder that is there already is replaced; any other folder with something in it is
     refused.
     """
+    import shutil
+    import tempfile
+
     check_replaceable(path)
     with _naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,6 +69,8 @@ def _naming(path: Path) -> Iterator[None]:
 
 def _replace(path: Path, aside: Path) -> None:
     """Rename the folder `aside` to `path`; what was there comes back if that fails."""
+    import shutil
+
     old = aside.with_name(aside.name + ".old")
     try:
         if path.exists():

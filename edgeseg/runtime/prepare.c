@@ -359,6 +359,34 @@ TARGET static int mix_columns_avx2(const Preparation *job, const int16_t *mixed,
 }
 #endif
 
+/* ---- rows of the right size already ------------------------------------------------------------ */
+
+#if defined(__x86_64__)
+TARGET static int swap_avx2(const uint8_t *from, int width, uint8_t *to)
+{
+    const __m128i order = _mm_setr_epi8(2, 1, 0, 5, 4, 3, 8, 7, 6, 11, 10, 9, 14, 13, 12, 15);
+    int x = 0;
+    for (; x + 6 <= width; x += 5)
+        _mm_storeu_si128((__m128i *)(to + 3 * x),
+                         _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(from + 3 * x)), order));
+    return x;
+}
+#endif
+
+static void copy_row(const Preparation *job, const uint8_t *from, uint8_t *to)
+{
+    int x = 0;
+    if (!job->swap) {
+        memcpy(to, from, (size_t)job->w * 3);
+        return;
+    }
+#if defined(__x86_64__)
+    if (job->isa == AVX2) x = swap_avx2(from, job->w, to);
+#endif
+    for (; x < job->w; x++)
+        for (int c = 0; c < 3; c++) to[3 * x + c] = from[3 * x + 2 - c];
+}
+
 /* ---- all of it -------------------------------------------------------------------------------- */
 
 static void fill_row(const Preparation *job, int y, int from, int to)
@@ -372,6 +400,11 @@ static void prepare_row(const Preparation *job, const Room *room, const uint8_t 
 {
     const int first = job->row_first[y], count = 3 * job->width;
     const int16_t *weights = job->row_weights + (int64_t)y * job->row_taps;
+    const int64_t at = ((int64_t)(job->to_top + y) * job->network_w + job->to_left) * 3;
+    if (job->width == job->w && job->height == job->h) {
+        copy_row(job, line_of(job, job->top + y, room->lines), job->out + at);
+        return;
+    }
     for (int k = 0; k < job->row_taps; k++) {
         const int row = first + k, slot = row % job->row_taps;
         if (!weights[k]) { /* it may not even have been turned */
@@ -397,7 +430,6 @@ static void prepare_row(const Preparation *job, const Room *room, const uint8_t 
     if (job->isa == AVX2) done = mix_columns_avx2(job, room->mixed, room->row);
 #endif
     mix_columns_c(job, room->mixed, done, room->row);
-    const int64_t at = ((int64_t)(job->to_top + y) * job->network_w + job->to_left) * 3;
     memcpy(job->out + at, room->row, (size_t)job->w * 3);
 }
 

@@ -104,7 +104,7 @@ class Preparer:
     ) -> None:
         self.format = check_format(name)
         self.by = choose(by)
-        self._swap = ("bgr" if name == "bgr" else "rgb") != order
+        self.swap = ("bgr" if name == "bgr" else "rgb") != order
         self._fill = fill
 
     @property
@@ -116,14 +116,23 @@ class Preparer:
         """(H, W) of the picture in a frame, which is checked."""
         return size_of(frame, self.format)
 
+    def is_input(self, frame: np.ndarray, placement: Placement) -> bool:
+        """Whether the frame is the network's input already, byte for byte."""
+        return (
+            self.format in ("rgb", "bgr")
+            and not self.swap
+            and placement.frame == placement.network == placement.source.size
+            and frame.flags.c_contiguous
+        )
+
     def __call__(self, frame: np.ndarray, placement: Placement, out: np.ndarray) -> None:
         """A frame (FORMATS) -> `out` (h, w, 3) uint8, contiguous, all of it written."""
         if self.by == "numpy":
             three = to_three(frame, self.format)
-            frames.prepare(three, placement, swap=self._swap, fill=self._fill, out=out)
+            frames.prepare(three, placement, swap=self.swap, fill=self._fill, out=out)
         else:
             failed = prepare_native.run(
-                self.format, frame, placement, swap=self._swap, fill=self._fill, out=out,
+                self.format, frame, placement, swap=self.swap, fill=self._fill, out=out,
                 isa=self.by,
             )  # fmt: skip
             if failed:

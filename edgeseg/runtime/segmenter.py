@@ -40,9 +40,11 @@ class Stages:
 class Workspace:
     """The memory that one frame at a time is segmented in, and how long its steps took.
 
-    `image` (1, h, w, 3) uint8 is the network's input, `result` what the engine returned.
+    `image` (1, h, w, 3) uint8 is the network's input: `memory`, or the frame itself where nothing
+    has to be prepared. `result` is what the engine returned, and writes to the next time.
     """
 
+    memory: np.ndarray = field(default_factory=lambda: np.empty((1, 0, 0, 3), np.uint8))
     image: np.ndarray = field(default_factory=lambda: np.empty((1, 0, 0, 3), np.uint8))
     result: np.ndarray | None = None
     placement: Placement | None = None
@@ -172,9 +174,13 @@ class Segmenter:
         """The first third of `segment`: frame -> network input, in `work`."""
         start = perf_counter()
         placement = self.placement(self._prepare.size(frame))
-        if work.image.shape[1:3] != placement.network:
-            work.image, work.result = np.empty((1, *placement.network, 3), np.uint8), None
-        self._prepare(frame, placement, work.image[0])
+        if work.memory.shape[1:3] != placement.network:
+            work.memory, work.result = np.empty((1, *placement.network, 3), np.uint8), None
+        if self._prepare.is_input(frame, placement):
+            work.image = frame[None]
+        else:
+            work.image = work.memory
+            self._prepare(frame, placement, work.memory[0])
         work.placement = placement
         work.took[0] = (perf_counter() - start) * 1e3
 

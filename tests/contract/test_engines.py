@@ -75,6 +75,58 @@ class EngineContract:
         assert np.array_equal(first, kept)
         assert np.array_equal(engine.infer(buffer), expected(two))
 
+    def test_labels_go_where_the_caller_says(self, engine: Engine):
+        one, two, three = frames(3)
+        out = engine.infer(one)
+        other = np.full_like(out, 99)
+        engine.infer_into(two, out)
+        assert np.array_equal(out, expected(two))
+        engine.infer_into(three, other)
+        assert np.array_equal(other, expected(three))
+        assert np.array_equal(out, expected(two)), "another array is another array"
+        engine.infer_into(one, out)
+        assert np.array_equal(out, expected(one))
+        later = engine.infer(two)
+        assert not np.shares_memory(later, out)
+        assert np.array_equal(out, expected(one)), "what was lent before is not written again"
+
+    def test_a_lent_input_is_read_anew(self, engine: Engine):
+        one, two = frames(2)
+        buffer, out = one.copy(), engine.infer(one)
+        for image in (two, one, two):
+            buffer[:] = image
+            engine.infer_into(buffer, out)
+            assert np.array_equal(out, expected(image))
+
+    def test_what_is_lent_need_not_be_contiguous(self, engine: Engine):
+        (image,) = frames(1)
+        mirrored, wide = image[:, :, ::-1], np.zeros((1, SIZE[0], 2 * SIZE[1]), np.uint8)
+        engine.infer_into(mirrored, wide[:, :, ::2])
+        assert np.array_equal(wide[:, :, ::2], expected(mirrored))
+        assert (wide[:, :, 1::2] == 0).all()
+
+    def test_a_wrong_input_is_refused_there_too(self, engine: Engine):
+        with pytest.raises(EngineError, match=r"image.*shape"):
+            engine.infer_into(np.zeros((1, 2, 2, 3), np.uint8), np.zeros((1, 2, 2), np.uint8))
+
+    def test_several_threads_lend_their_own_memory(self, engine: Engine):
+        images = frames(40)
+        wrong: list[int] = []
+
+        def work(start: int) -> None:
+            out = np.zeros((1, *SIZE), np.uint8)
+            for index in range(start, len(images), 4):
+                engine.infer_into(images[index], out)
+                if not np.array_equal(out, expected(images[index])):
+                    wrong.append(index)
+
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert wrong == []
+
     def test_several_threads_get_the_labels_of_one(self, engine: Engine):
         images = frames(40)
         answers: dict[int, np.ndarray] = {}

@@ -236,5 +236,8 @@ def test_a_wheel_with_native_decode_is_for_one_platform_and_every_python(tmp_pat
     assert Path(library).name == library_path().name
     assert library.startswith("edgeseg/runtime/decode.")
     (about,) = (n for n in metadata if n.endswith("/WHEEL"))
-    text = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).read(about).decode()
+    wheel = zipfile.ZipFile(next(tmp_path.glob("*.whl")))
+    files = [i for i in wheel.infolist() if not re.match("edgeseg/weights/[^/]+/", i.filename)]
+    assert sum(i.compress_size for i in files) < 1_000_000, "more than 1 MB without the weights"
+    text = wheel.read(about).decode()
     assert "Root-Is-Purelib: false" in text

@@ -289,3 +289,35 @@ def test_a_segmenter_takes_every_format(name: str):
         seen[0][0], frames.prepare(three, placement, swap=False, fill=opened.input.fill)
     )
     assert opened.prepare_name in ("numpy", *(f"native {by}" for by in NATIVE))
+
+
+@pytest.mark.parametrize(
+    ("name", "order", "size", "lent"),
+    [
+        ("rgb", "rgb", SIZE, True),
+        ("bgr", "bgr", SIZE, True),
+        ("bgr", "rgb", SIZE, False),
+        ("rgb", "rgb", (9, 16), False),
+        ("grey", "rgb", SIZE, False),
+    ],
+)
+def test_a_frame_that_needs_no_preparation_is_not_copied(name, order, size, lent):
+    seen: list[np.ndarray] = []
+
+    def watch(images: np.ndarray) -> np.ndarray:
+        seen.append(images)
+        return np.zeros(images.shape[:3], np.uint8)
+
+    opened = Segmenter.of(FakeEngine(answer=watch), TABLE, size=SIZE, frames=name, order=order)
+    for turn in range(3):  # lent or not, the next frame is read too
+        frame = make(name, *size, turn)
+        opened.segment(frame)
+        assert np.shares_memory(seen[-1], frame) == lent
+        if size == SIZE:  # no bars, whose colour is the network's own
+            wanted = prepared("numpy", name, frame, SIZE, order=order)
+            assert np.array_equal(seen[-1][0], wanted)
+    part = make("rgb", 20, 40)[2:10, 3:19]
+    opened = Segmenter.of(FakeEngine(answer=watch), TABLE, size=SIZE)
+    opened.segment(part)
+    assert np.array_equal(seen[-1][0], part)
+    assert not np.shares_memory(seen[-1], part), "engines take whole blocks"

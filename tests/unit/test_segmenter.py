@@ -172,7 +172,7 @@ def test_an_unknown_place_for_labels():
 
 
 def test_an_unknown_order_of_frames():
-    with pytest.raises(UsageError, match="unknown format of frames 'yuv'. Did you mean 'yuyv'"):
+    with pytest.raises(UsageError, match=r"unknown format of frames 'yuv'. Did you mean 'yuyv'"):
         segmenter(frames="yuv")
 
 

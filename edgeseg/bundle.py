@@ -100,6 +100,20 @@ class OutputSpec:
 
 
 @dataclass(frozen=True)
+class KernelsRecord:
+    """The folder's CUDA kernels: `file`, compiled for a compute capability; or `why` there is none.
+
+    Without them frames are prepared and labels decoded on the CPU.
+    """
+
+    file: str | None = None
+    capability: str = ""
+    compiler: str = ""
+    source_sha256: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True)
 class BuildRecord:
     """How TensorRT built the plan: what was asked, what it was built on, what was said.
 
@@ -115,6 +129,7 @@ class BuildRecord:
     jetpack: str | None = None
     gpu_layers: dict[str, int] | None = None
     timing_cache_sha256: str | None = None
+    kernels: KernelsRecord | None = None
 
 
 @dataclass(frozen=True)

@@ -234,9 +234,8 @@ class Function:
         if min(*grid, *block) < 1 or grid[1] > 65535 or grid[2] > 65535 or np.prod(block) > 1024:
             raise LogicError("cuLaunchKernel failed: invalid argument")
         kernel = machine.kernels[self.name]
-        area = grid[0] * block[0], grid[1] * block[1], grid[2] * block[2]
         touched = tuple(machine.find(p) for p in kernel.pointers(argument) if p)
-        stream.put(f"kernel {self.name}", lambda: kernel.run(argument, area), *touched)
+        stream.put(f"kernel {self.name}", lambda: kernel.run(argument, grid, block), *touched)
 
 
 class Module(Handle):

@@ -168,16 +168,25 @@ class Buffer:
 
     def __init__(self, gpu: Gpu, shape: tuple[int, ...], dtype: Any) -> None:
         self._gpu = gpu
-        flags = cuda.host_alloc_flags.DEVICEMAP if gpu.mapped else 0
-        self.host: np.ndarray = cuda.pagelocked_empty(shape, dtype, mem_flags=flags)
-        self._pinned = self.host.base
+        self.host = self.pinned(shape, dtype, mapped=gpu.mapped)
+        self._pinned: Any = self.host.base
         self._memory: Any | None = None
         gpu.own(self, self._free)
-        if gpu.mapped:
-            self.address = int(self._pinned.get_device_pointer())
-        else:
-            self._memory = cuda.mem_alloc(self.host.nbytes)
-            self.address = int(self._memory)
+        try:
+            if gpu.mapped:
+                self.address = int(self._pinned.get_device_pointer())
+            else:
+                self._memory = cuda.mem_alloc(self.host.nbytes)
+                self.address = int(self._memory)
+        except BaseException:
+            gpu.free(self)
+            raise
+
+    @staticmethod
+    def pinned(shape: tuple[int, ...], dtype: Any, *, mapped: bool = False) -> Any:
+        """An array in pinned memory, which is its `base` and has to be freed."""
+        flags = cuda.host_alloc_flags.DEVICEMAP if mapped else 0
+        return cuda.pagelocked_empty(shape, dtype, mem_flags=flags)
 
     def upload(self) -> None:
         """Host to device."""
@@ -204,9 +213,22 @@ class DeviceMemory:
     """Bytes on the device alone, at `address`."""
 
     def __init__(self, gpu: Gpu, size: int) -> None:
-        self._memory = cuda.mem_alloc(size)
-        self.address = int(self._memory)
-        gpu.own(self, self._memory.free)
+        memory = cuda.mem_alloc(size)
+        self.address = int(memory)
+        gpu.own(self, memory.free)
+
+    @classmethod
+    def holding(cls, gpu: Gpu, array: np.ndarray) -> DeviceMemory:
+        """A copy of an array. Waits until it is there."""
+        memory = cls(gpu, array.nbytes)
+        pinned = Buffer.pinned(array.shape, array.dtype)
+        try:
+            pinned[...] = array
+            cuda.memcpy_htod_async(memory.address, pinned, gpu.stream)
+            gpu.stream.synchronize()
+        finally:
+            pinned.base.free()
+        return memory
 
 
 class Clock:

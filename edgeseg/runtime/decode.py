@@ -79,9 +79,7 @@ class Decoder:
         `measure` is "softmax" (255 times the label's softmax) or "margin" (that less the softmax of
         the second class). Several times as long as labels alone: every pixel needs every class.
         """
-        if measure not in MEASURES:
-            raise UsageError(f"unknown confidence '{measure}'.{guess(measure, MEASURES)}")
-        labels, confidence = self._run(scores, None, nearest, measure)
+        labels, confidence = self._run(scores, None, nearest, check_measure(measure))
         assert confidence is not None
         return labels, confidence
 
@@ -143,6 +141,13 @@ class Decoder:
         if classes > MOST_CLASSES:
             raise EngineError(f"scores have {classes} classes; uint8 labels hold {MOST_CLASSES}")
         return scores
+
+
+def check_measure(name: str) -> str:
+    """`name` itself if it is a measure of confidence."""
+    if name not in MEASURES:
+        raise UsageError(f"unknown confidence '{name}'.{guess(name, MEASURES)}")
+    return name
 
 
 def decode(

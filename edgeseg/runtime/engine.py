@@ -10,6 +10,7 @@ import numpy as np
 
 from edgeseg.bundle import Bundle, InputSpec
 from edgeseg.errors import EngineError, guess
+from edgeseg.frame import Placement
 
 ENGINES = {
     "fake": "edgeseg.runtime.engine_fake:FakeEngine",
@@ -78,6 +79,44 @@ class Engine(ABC):
         An engine that can write there itself does so; this one copies.
         """
         out[...] = self.infer(images)
+
+
+@dataclass(frozen=True)
+class OnDevice:
+    """What a device made of a frame: labels (H, W) uint8, their confidence if it was asked for.
+
+    `took` are the milliseconds of preparation, network and decode.
+    """
+
+    labels: np.ndarray
+    confidence: np.ndarray | None
+    took: tuple[float, float, float]
+
+
+class FrameEngine(Engine):
+    """An engine that can also prepare frames and decode labels, where it computes.
+
+    `left_to_cpu` says why it does not; empty where it does.
+    """
+
+    left_to_cpu: str
+
+    @abstractmethod
+    def segment(
+        self,
+        frame: np.ndarray,
+        form: str,
+        placement: Placement,
+        *,
+        swap: bool,
+        whole: bool = False,
+        measure: str | None = None,
+    ) -> OnDevice:
+        """Frame in a format of prepare.py -> labels of `placement.source`.
+
+        With `whole` they are at the network's output size, padding included. `swap` reverses the
+        frame's channels; `measure` asks for confidence. The caller owns what is returned.
+        """
 
 
 def check_images(images: np.ndarray, spec: InputSpec) -> None:

@@ -7,13 +7,13 @@
 
 #include "pixels.cuh"
 
-extern "C" __global__ void edgeseg_prepare(const PrepareJob job)
+KERNEL void edgeseg_prepare(const PrepareJob job)
 {
     const int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y;
     if (x < job.network_width && y < job.network_height) prepare_pixel(&job, y, x);
 }
 
-extern "C" __global__ void edgeseg_decode(const DecodeJob job)
+KERNEL void edgeseg_decode(const DecodeJob job)
 {
     const int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y;
     if (x < job.out_width && y < job.out_height) decode_pixel(&job, blockIdx.z, y, x);

@@ -16,14 +16,20 @@
 #include "decode_isa.h"
 #include "decode_arithmetic.h"
 
+#ifdef __CUDACC__
+#define KERNEL extern "C" __global__
+#else
+#define KERNEL
+#endif
+
 /* As in pixels.py, all of them. */
-enum { PACKED, NV12 };
+enum { THREE, NV12, YUYV, GREY };
 enum { LABELS = SHUFFLE + 1 }; /* the network's labels as they are: only taken */
 
 /* A frame -> the network's input. Strides and offsets are bytes. Row y of the target is the sum of rows
  * row_first[y] + k of the source times row_weight[y * row_taps + k]; columns alike. */
 typedef struct {
-    const uint8_t *frame, *chroma; /* packed pixels; or luma, and a plane of U and V in turn */
+    const uint8_t *frame, *chroma; /* of NV12 luma, and a plane of U and V in turn */
     uint8_t *image;                /* (network_height, network_width, 3) */
     const int32_t *row_first, *column_first;
     const int16_t *row_weight, *column_weight;
@@ -32,7 +38,6 @@ typedef struct {
     int32_t top, left, height, width; /* of the target in the network's input */
     int32_t network_height, network_width;
     int32_t row_taps, column_taps;
-    int32_t luma_black, luma, red_v, green_u, green_v, blue_u; /* in 1 / 65536 */
     uint8_t fill[4];
 } PrepareJob;
 
@@ -55,22 +60,38 @@ enum { FINE = 7, ROUND_ROW = 1 << 6, ROUND_PIXEL = 1 << 20, TO_PIXEL = 21 };
 
 DEVICE static inline int clip_byte(int n) { return n < 0 ? 0 : n > 255 ? 255 : n; }
 
-/* The red, green and blue of a pixel of the frame, in the frame's order of channels. */
+/* ITU-R BT.601 with Y from 16 to 235, in 1 / 8192, halves up; as in prepare.py. */
+enum { LUMA = 9539, RED_V = 13075, GREEN_U = 3209, GREEN_V = 6660, BLUE_U = 16525, HALF = 4096 };
+
+DEVICE static inline void colours(int y, int u, int v, int *pixel)
+{
+    y = LUMA * (y - 16) + HALF;
+    u -= 128;
+    v -= 128;
+    pixel[0] = clip_byte((y + RED_V * v) >> 13);
+    pixel[1] = clip_byte((y - GREEN_U * u - GREEN_V * v) >> 13);
+    pixel[2] = clip_byte((y + BLUE_U * u) >> 13);
+}
+
+/* The three channels of a pixel of the frame: red, green, blue, or as they lie in the frame. */
 DEVICE static inline void read_pixel(const PrepareJob *job, int y, int x, int *pixel)
 {
-    if (job->format == PACKED) {
-        const uint8_t *at = job->frame + (int64_t)y * job->frame_stride + 3 * x;
-        pixel[0] = at[0];
-        pixel[1] = at[1];
-        pixel[2] = at[2];
+    const uint8_t *row = job->frame + (int64_t)y * job->frame_stride;
+    switch (job->format) {
+    case NV12: {
+        const uint8_t *both = job->chroma + (int64_t)(y / 2) * job->chroma_stride + x / 2 * 2;
+        colours(row[x], both[0], both[1], pixel);
         return;
     }
-    const uint8_t *at = job->chroma + (int64_t)(y / 2) * job->chroma_stride + (x / 2) * 2;
-    const int luma = job->frame[(int64_t)y * job->frame_stride + x] - job->luma_black;
-    const int u = at[0] - 128, v = at[1] - 128, light = luma * job->luma + (1 << 15);
-    pixel[0] = clip_byte((light + job->red_v * v) >> 16);
-    pixel[1] = clip_byte((light - job->green_u * u - job->green_v * v) >> 16);
-    pixel[2] = clip_byte((light + job->blue_u * u) >> 16);
+    case YUYV: {
+        const uint8_t *both = row + x / 2 * 4;
+        colours(row[2 * x], both[1], both[3], pixel);
+        return;
+    }
+    case GREY: pixel[0] = pixel[1] = pixel[2] = row[x]; return;
+    default:
+        for (int c = 0; c < 3; c++) pixel[c] = row[3 * x + c];
+    }
 }
 
 /* Pixel (y, x) of the network's input: rows are mixed first, then columns. */

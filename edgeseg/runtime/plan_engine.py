@@ -15,8 +15,11 @@ import numpy as np
 
 from edgeseg.bundle import BuildRecord, Bundle, Target
 from edgeseg.errors import EngineError
+from edgeseg.frame import Placement
 from edgeseg.runtime.cuda import Buffer, Clock, Gpu, Graph
-from edgeseg.runtime.engine import Engine, EngineOptions, check_images
+from edgeseg.runtime.engine import EngineOptions, FrameEngine, OnDevice, check_images
+from edgeseg.runtime.pixel_jobs import why_not
+from edgeseg.runtime.pixels import Pixels, Shapes, View
 from edgeseg.runtime.tensorrt_log import log_of
 
 NAMES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
@@ -29,12 +32,12 @@ PATIENCE = 10.0
 """Seconds that a release waits for a call that is still running."""
 
 
-class PlanEngine(Engine):
+class PlanEngine(FrameEngine):
     """`network.plan` on the first GPU. Calls of several threads take turns; instances run at once.
 
-    Nothing is allocated in a call. The GPU is given back by `close`, when the engine is no longer
-    used, or when the interpreter ends, whichever comes first. Environment: EDGESEG_CUDA_GRAPH=1
-    launches the network as one CUDA graph.
+    Nothing is allocated in a call but what it returns. The GPU is given back by `close`, when the
+    engine is no longer used, or when the interpreter ends, whichever comes first. Environment:
+    EDGESEG_CUDA_GRAPH=1 launches the network as one CUDA graph.
     """
 
     def __init__(self, trt: ModuleType, bundle: Bundle, options: EngineOptions) -> None:
@@ -54,6 +57,7 @@ class PlanEngine(Engine):
         self._loaded = _Loaded(trt, bundle, target, wanted_graph())
         self._finalizer = weakref.finalize(self, self._loaded.release)
         self.device = self._loaded.gpu.name
+        self.left_to_cpu = self._loaded.left_to_cpu
 
     def infer(self, images: np.ndarray) -> np.ndarray:
         """(N, H, W, 3) uint8 -> labels or scores (float32 or float16), as the manifest says."""
@@ -65,6 +69,34 @@ class PlanEngine(Engine):
         """`infer` into memory of the result's shape and type."""
         with self._running(images) as result:
             out[...] = result
+
+    def segment(
+        self,
+        frame: np.ndarray,
+        form: str,
+        placement: Placement,
+        *,
+        swap: bool,
+        whole: bool = False,
+        measure: str | None = None,
+    ) -> OnDevice:
+        """Frame -> labels of `placement.source`, or of the whole network."""
+        loaded = self._loaded
+        view = View(form, placement, swap, whole)
+        with loaded.turn():
+            pixels, clock = loaded.pixels, loaded.clock
+            assert pixels is not None, "left_to_cpu says why"
+            fit = pixels.load(frame, view)
+            clock.mark(0)
+            pixels.prepare(fit)
+            clock.mark(1)
+            loaded.network(pixels.image.address, pixels.result.address)
+            clock.mark(2)
+            pixels.decode(fit, measure)
+            clock.mark(3)
+            took = clock.wait()
+            sure = fit.sure.host.copy() if fit.sure is not None and measure else None
+            return OnDevice(fit.labels.host.copy(), sure, (took[0], took[1], took[2]))
 
     def close(self) -> None:
         """Give the GPU back. Twice is fine; a closed engine refuses images."""
@@ -80,7 +112,7 @@ class PlanEngine(Engine):
             loaded.clock.mark(0)
             loaded.image.upload()
             loaded.clock.mark(1)
-            loaded.network()
+            loaded.network(loaded.image.address, loaded.result.address)
             loaded.clock.mark(2)
             loaded.result.download()
             loaded.clock.mark(3)
@@ -95,8 +127,10 @@ class _Loaded:
         self.lock = threading.Lock()
         self._pid = os.getpid()
         self._log, self._name = log_of(trt), f"{NAMES[target.name]} {trt.__version__}"
-        self._graph: Graph | None = None
+        self._graphs: dict[tuple[int, int], Graph] = {}
+        self._bound = (0, 0)
         self._wants_graph = graph
+        self.pixels: Pixels | None = None
         self.gpu = Gpu()
         try:
             with self.gpu.using():
@@ -118,8 +152,12 @@ class _Loaded:
         shape = tuple(self._engine.get_tensor_shape(result))
         self.result = Buffer(self.gpu, shape, self._dtype(bundle, result))
         self.clock = Clock(self.gpu, 4)
-        self._context.set_tensor_address(image, self.image.address)
-        self._context.set_tensor_address(result, self.result.address)
+        self._names = image, result
+        record = target.build.kernels if target.build else None
+        self.left_to_cpu = why_on_cpu(bundle) or why_not(record, self.gpu.compute_capability)
+        if not self.left_to_cpu and record is not None and record.file is not None:
+            shapes = Shapes(self.image.host.shape, shape, self.result.host.dtype)
+            self.pixels = Pixels(self.gpu, bundle.path(record.file), bundle, shapes)
 
     def _dropping(self, name: str) -> Callable[[], None]:
         """A function that lets go of what TensorRT gave, while its context is current."""
@@ -193,15 +231,23 @@ class _Loaded:
         with self.lock, self.gpu.using():
             yield
 
-    def network(self) -> None:
-        """Put the network onto the stream: by its graph from the second call on, if so wanted."""
-        if self._graph is not None:
-            self._graph.launch()
+    def network(self, image: int, result: int) -> None:
+        """Put the network onto the stream, from and to these addresses.
+
+        If graphs are wanted, a second call does it by the graph of the first.
+        """
+        graph = self._graphs.get((image, result))
+        if graph is not None:
+            graph.launch()
             return
+        if self._bound != (image, result):
+            for name, address in zip(self._names, (image, result), strict=True):
+                self._context.set_tensor_address(name, address)
+            self._bound = (image, result)
         self._enqueue()
         if self._wants_graph:
             self.gpu.stream.synchronize()  # the first call sets up what a capture may not
-            self._graph = Graph(self.gpu, self._enqueue)
+            self._graphs[image, result] = Graph(self.gpu, self._enqueue)
 
     def _enqueue(self) -> None:
         self._log.forget()
@@ -214,7 +260,7 @@ class _Loaded:
             return  # a forked child: nothing here is its own, and the lock may be held for ever
         held = self.lock.acquire(timeout=PATIENCE)
         try:
-            self._graph = None
+            self._graphs.clear()
             self.gpu.release()
         finally:
             if held:
@@ -227,6 +273,14 @@ def wanted_graph() -> bool:
     if word not in ("0", "1"):
         raise EngineError(f"EDGESEG_CUDA_GRAPH is '{word}'; expected 0 or 1")
     return word == "1"
+
+
+def why_on_cpu(bundle: Bundle) -> str:
+    """Why the CPU prepares and decodes whatever the GPU can; "" if nothing speaks for it."""
+    word, batch = os.environ.get("EDGESEG_DECODE"), bundle.manifest.input.batch
+    if word:
+        return f"EDGESEG_DECODE is {word}"
+    return f"kernels take one frame at a time, and batches are of {batch}" if batch > 1 else ""
 
 
 def check_gpu(bundle: Bundle, target: Target, gpu: Gpu) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from edgeseg import frame as frames
 from edgeseg.errors import EngineError, FrameError, UsageError, guess
 from edgeseg.frame import Placement, Size
+from edgeseg.labels import IGNORE
 from edgeseg.runtime import decode_native, prepare_native
 
 FORMATS = {
@@ -137,3 +138,16 @@ class Preparer:
             )  # fmt: skip
             if failed:
                 raise EngineError(f"preparation by {self.by}: {decode_native.FAILURES[failed]}")
+
+    def restore(
+        self, labels: np.ndarray, placement: Placement, out: np.ndarray | None
+    ) -> np.ndarray:
+        """`frame.restore`; natively nothing is allocated but `out`, where it is not given."""
+        if out is None:
+            out = np.empty(placement.frame, np.uint8)
+        if self.by == "numpy" or labels.strides[-1] != 1 or out.strides[-1] != 1:
+            return frames.restore(labels, placement, out)
+        if placement.source.size != placement.frame:
+            out[:] = IGNORE
+        prepare_native.restore(labels, placement, out)
+        return out

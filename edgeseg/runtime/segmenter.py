@@ -13,13 +13,15 @@ import numpy as np
 
 from edgeseg.bundle import WEIGHTED, Bundle, InputSpec, read_bundle
 from edgeseg.errors import BundleError, EngineError, FrameError, UsageError
-from edgeseg.frame import Placement, Size, nearest, place, restore
+from edgeseg.frame import Placement, Size, nearest, place
 from edgeseg.labels import IGNORE, ClassTable
-from edgeseg.runtime.decode import Decoder
-from edgeseg.runtime.engine import Engine, EngineOptions, open_engine
+from edgeseg.runtime.decode import Decoder, check_measure
+from edgeseg.runtime.engine import Engine, EngineOptions, FrameEngine, OnDevice, open_engine
 from edgeseg.runtime.prepare import Preparer, check_format
 
 AT = ("frame", "network")
+ON_DEVICE = "on the GPU"
+"""What prepares and decodes where the engine takes frames."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,13 @@ class Workspace:
     """The memory that one frame at a time is segmented in, and how long its steps took.
 
     `image` (1, h, w, 3) uint8 is the network's input: `memory`, or the frame itself where nothing
-    has to be prepared. `result` is what the engine returned, and writes to the next time.
+    has to be prepared. `result` is what the engine returned, and writes to the next time. An engine
+    that takes frames has the `frame` itself, and `made` of it what is wanted `at`.
     """
 
+    frame: np.ndarray | None = None
+    at: str = "frame"
+    made: OnDevice | None = None
     memory: np.ndarray = field(default_factory=lambda: np.empty((1, 0, 0, 3), np.uint8))
     image: np.ndarray = field(default_factory=lambda: np.empty((1, 0, 0, 3), np.uint8))
     result: np.ndarray | None = None
@@ -106,6 +112,9 @@ class Segmenter:
                 "a Segmenter takes one frame at a time: export with --batch 1"
             )
         self._decoder = _decoder(bundle, engine) if self.output.kind == "scores" else None
+        takes_frames = isinstance(engine, FrameEngine) and not engine.left_to_cpu
+        self._device = ON_DEVICE if takes_frames else None
+        self._why_cpu = engine.left_to_cpu if isinstance(engine, FrameEngine) else ""
         self._local = threading.local()
 
     @classmethod
@@ -166,6 +175,7 @@ class Segmenter:
         if at not in AT:
             raise UsageError(f"at is '{at}'; expected one of {', '.join(AT)}")
         work = self._workspace()
+        work.at = at
         self.prepare(frame, work)
         self.infer(work)
         return self.finish(work, out, at=at), work.stages
@@ -174,6 +184,10 @@ class Segmenter:
         """The first third of `segment`: frame -> network input, in `work`."""
         start = perf_counter()
         placement = self.placement(self._prepare.size(frame))
+        work.placement, work.frame = placement, frame
+        if self._device is not None:
+            work.took[0] = 0.0
+            return
         if work.memory.shape[1:3] != placement.network:
             work.memory, work.result = np.empty((1, *placement.network, 3), np.uint8), None
         if self._prepare.is_input(frame, placement):
@@ -181,12 +195,17 @@ class Segmenter:
         else:
             work.image = work.memory
             self._prepare(frame, placement, work.memory[0])
-        work.placement = placement
         work.took[0] = (perf_counter() - start) * 1e3
 
     def infer(self, work: Workspace) -> None:
         """The second third: network input -> what the engine returns."""
         start = perf_counter()
+        if self._device is not None:
+            work.made = self._on_device(work)
+            rest = (perf_counter() - start) * 1e3 - sum(work.made.took)
+            work.took[:] = work.made.took
+            work.took[0] += max(rest, 0.0)
+            return
         if work.result is None:
             work.result = self.engine.infer(work.image)
         else:
@@ -197,6 +216,8 @@ class Segmenter:
         self, work: Workspace, out: np.ndarray | None = None, *, at: str = "frame"
     ) -> np.ndarray:
         """The last third: what the engine returned -> labels; `work` is free again."""
+        if self._device is not None:
+            return self._handed_over(work, out)
         result, placement = work.result, work.placement
         assert result is not None and placement is not None, "prepare and infer come first"
         start = perf_counter()
@@ -206,6 +227,34 @@ class Segmenter:
             labels = self._at_network(result, out)
         work.took[2] = (perf_counter() - start) * 1e3
         return labels
+
+    def _on_device(self, work: Workspace, measure: str | None = None) -> OnDevice:
+        """All of it by an engine that takes frames."""
+        engine, placement, frame = self.engine, work.placement, work.frame
+        assert isinstance(engine, FrameEngine) and placement is not None and frame is not None
+        return engine.segment(
+            frame, self._prepare.format, placement,
+            swap=self._prepare.swap, whole=work.at == "network", measure=measure,
+        )  # fmt: skip
+
+    def _handed_over(self, work: Workspace, out: np.ndarray | None) -> np.ndarray:
+        """The device's labels, in a frame that is IGNORE where the network did not see it."""
+        made, placement = work.made, work.placement
+        assert made is not None and placement is not None, "prepare and infer come first"
+        start = perf_counter()
+        labels, work.made, work.frame = made.labels, None, None
+        cut = work.at == "frame" and placement.source.size != placement.frame
+        size = placement.frame if cut else (labels.shape[0], labels.shape[1])
+        if _check_out(out, size) is None and not cut:
+            return labels
+        whole = np.empty(size, np.uint8) if out is None else out
+        if cut:
+            whole[:] = IGNORE
+            whole[placement.source.slices] = labels
+        else:
+            whole[...] = labels
+        work.took[2] += (perf_counter() - start) * 1e3
+        return whole
 
     def _at_network(self, result: np.ndarray, out: np.ndarray | None) -> np.ndarray:
         size = result.shape[1:] if self._decoder is None else self._decoder.size(result)
@@ -224,8 +273,8 @@ class Segmenter:
 
     @property
     def prepare_name(self) -> str:
-        """For reports: "native avx2" or "numpy"."""
-        return self._prepare.name
+        """For reports: "native avx2", "numpy" or "on the GPU"."""
+        return self._device or self._prepare.name
 
     @property
     def decode_name(self) -> str:
@@ -233,7 +282,9 @@ class Segmenter:
         if self._decoder is None:
             return "in the graph"
         upsampling = f"{self.output.decode} x{self.output.factor}"
-        return f"{upsampling}, then argmax: {self._decoder.name}"
+        by = self._device or self._decoder.name
+        why = f" (not on the GPU: {self._why_cpu})" if self._why_cpu else ""
+        return f"{upsampling}, then argmax: {by}{why}"
 
     def segment_with_confidence(
         self, frame: np.ndarray, measure: str = "softmax"
@@ -250,24 +301,37 @@ class Segmenter:
                 "export the model with --output scores"
             )
         work = self._workspace()
+        work.at = "frame"
         self.prepare(frame, work)
-        self.infer(work)
-        scores, placement = work.result, work.placement
-        assert scores is not None and placement is not None
-        where = nearest(placement, self._decoder.size(scores))
-        found = self._decoder.with_confidence(scores, measure, where)
+        placement = work.placement
+        assert placement is not None
+        found = self._with_confidence(work, placement, measure)
         labels = np.full(placement.frame, IGNORE, np.uint8)
         confidence = np.zeros(placement.frame, np.uint8)
         for whole, part in zip((labels, confidence), found, strict=True):
             whole[placement.source.slices] = part[0]
         return labels, confidence
 
+    def _with_confidence(
+        self, work: Workspace, placement: Placement, measure: str
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(1, H, W) labels and confidence of the part of the frame that is seen."""
+        if self._device is not None:
+            made = self._on_device(work, check_measure(measure))
+            assert made.confidence is not None
+            return made.labels[None], made.confidence[None]
+        self.infer(work)
+        scores = work.result
+        assert self._decoder is not None and scores is not None
+        where = nearest(placement, self._decoder.size(scores))
+        return self._decoder.with_confidence(scores, measure, where)
+
     def _restored(
         self, result: np.ndarray, placement: Placement, out: np.ndarray | None
     ) -> np.ndarray:
         """What the engine returned -> (H, W) labels of the frame; `restore`, without a detour."""
         if self._decoder is None:
-            return restore(result[0], placement, out)
+            return self._prepare.restore(result[0], placement, out)
         if out is None:
             out = np.empty(placement.frame, np.uint8)
         if placement.source.size != placement.frame:

@@ -65,6 +65,7 @@ def board(monkeypatch):
         monkeypatch.setitem(sys.modules, "tensorrt", double(version, does))
         monkeypatch.delitem(sys.modules, "edgeseg.export.to_tensorrt", raising=False)
         monkeypatch.setattr("edgeseg.export.targets.has_gpu", lambda: True)
+        monkeypatch.setattr("edgeseg.export.kernels.find_nvcc", lambda: None)
         monkeypatch.setattr("edgeseg.export.targets.importlib.util.find_spec", found.get)
         monkeypatch.setattr("edgeseg.runtime.gpu.find_gpu", lambda: Gpu("Orin", "8.7", "12.6"))
         monkeypatch.setattr("edgeseg.runtime.gpu.read_jetpack", lambda: "6.1 or 6.2 (L4T 36.4.3)")
@@ -100,6 +101,27 @@ def test_the_manifest_names_the_board(board, folder, tmp_path):
     assert record.timing_cache_sha256 is not None
     assert manifest.history == ("export --target onnxruntime", "build --target tensorrt")
     assert said[0] == "TensorRT 10.3.0: warning: hm"
+
+
+def test_kernels_are_in_the_folder_and_its_manifest(board, folder, tmp_path, monkeypatch):
+    board()
+    said: list[str] = []
+    build(folder, Building(), tmp_path / "without", said.append)
+    without = read_bundle(tmp_path / "without").manifest.target.build.kernels
+    assert without.why.startswith("there was no nvcc to compile kernels with: JetPack's and ")
+    assert f"frames and labels are left to the CPU: {without.why}" in said
+    nvcc = tmp_path / "nvcc"
+    nvcc.write_text(
+        '#!/bin/sh\ncase "$1" in --version) echo V12.6.68; exit;; esac\n'
+        'while test "$1" != -o; do shift; done; echo made > "$2"\n'
+    )
+    nvcc.chmod(0o755)
+    monkeypatch.setattr("edgeseg.export.to_tensorrt.find_nvcc", lambda: str(nvcc))
+    manifest = build(folder, Building(), tmp_path / "with", said.append).manifest
+    made = manifest.target.build.kernels
+    assert (made.capability, made.compiler, made.why) == ("8.7", "nvcc 12.6.68", "")
+    assert made.file in manifest.files
+    assert read_bundle(tmp_path / "with").path(made.file).read_text() == "made\n"
 
 
 def test_a_gate_that_can_not_run_says_why(board, folder, tmp_path):

@@ -93,7 +93,7 @@ def test_memory_that_is_freed_while_the_network_needs_it(machine, tmp_path):
     engine = opened(tmp_path)
     loaded = engine._loaded
     with loaded.turn():
-        loaded.network()
+        loaded.network(loaded.image.address, loaded.result.address)
         with pytest.raises(Fault, match="device memory is freed, and the network still needs it"):
             loaded.gpu.free(loaded.result)
 
@@ -131,9 +131,9 @@ def test_a_result_that_is_copied_before_it_is_there(machine, cuda, tmp_path, mon
     loaded = importlib.import_module("edgeseg.runtime.plan_engine")._Loaded
     copy, network = cuda.Buffer.download, loaded.network
 
-    def early(self):
+    def early(self, image, result):
         copy(self.result)
-        network(self)
+        network(self, image, result)
 
     monkeypatch.setattr(loaded, "network", early)
     monkeypatch.setattr(cuda.Buffer, "download", lambda self: None)
@@ -157,7 +157,7 @@ def test_an_image_that_is_overwritten_before_it_was_copied(machine, cuda, tmp_pa
         loaded.image.host[...] = image
         loaded.image.upload()
         loaded.image.host[...] = later
-        loaded.network()
+        loaded.network(loaded.image.address, loaded.result.address)
         loaded.result.download()
         loaded.clock.mark(3)
         loaded.clock._events[3].synchronize()
@@ -176,7 +176,9 @@ def test_a_copy_of_memory_that_is_not_pinned(machine, cuda, tmp_path, monkeypatc
 def test_host_memory_that_a_kernel_is_given(machine, cuda, tmp_path):
     engine = opened(tmp_path)
     loaded = engine._loaded
+    loaded._context.set_tensor_address("labels", loaded.result.address)
     loaded._context.set_tensor_address("image", loaded.image.host.ctypes.data)
+    loaded._bound = loaded.image.address, loaded.result.address
     with pytest.raises(Fault, match="a kernel was given the address of host memory"):
         engine.infer(images(1)[0])
 

@@ -19,7 +19,7 @@ from edgeseg.runtime.decode_numpy import AXES, MEASURES
 FOLDER = Path(__file__).parent
 SOURCES = (
     "decode.c", "decode_scores.h", "decode_isa.h", "decode_arithmetic.h", "decode_kernels.h",
-    "prepare.c",
+    "prepare.c", "prepare_colours.h",
 )  # fmt: skip
 ISAS = {"avx512": 8, "avx2": 4, "neon": 2, "c": 1}
 """Instruction sets and their bits in decode.c, the fastest first."""
@@ -73,6 +73,12 @@ def source_hash() -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
 
 
+_TAKE = (
+    ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32,
+    ctypes.c_int32, ctypes.c_void_p, ctypes.c_int64,
+)  # fmt: skip
+
+
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The library; None where none was compiled, EngineError where it can't be used."""
@@ -84,6 +90,8 @@ def library() -> ctypes.CDLL | None:
         opened.edgeseg_source.restype = opened.edgeseg_compiler.restype = ctypes.c_char_p
         opened.edgeseg_decode.argtypes = (ctypes.POINTER(Job),)
         opened.edgeseg_prepare.argtypes = (ctypes.c_void_p,)
+        opened.edgeseg_take.argtypes = _TAKE
+        opened.edgeseg_take.restype = None
     except (OSError, AttributeError) as error:
         raise EngineError(
             f"{path} can't be loaded ({error}); install edgeseg again, which compiles it, "

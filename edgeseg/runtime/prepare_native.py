@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeseg.frame import Placement, taps
+from edgeseg.frame import Placement, Size, nearest, taps
 from edgeseg.runtime import decode_native
 
 ISAS = {"avx2": 4, "c": 1}
@@ -114,6 +114,30 @@ def run(
     assert opened is not None, "choose() names an instruction set only where there is a library"
     failed: int = opened.edgeseg_prepare(ctypes.byref(job))
     return failed
+
+
+@functools.lru_cache(maxsize=64)
+def _indexes(placement: Placement, size: Size) -> tuple[np.ndarray, np.ndarray] | None:
+    found = nearest(placement, size)
+    return None if found is None else (found[0].astype(np.int32), found[1].astype(np.int32))
+
+
+def restore(labels: np.ndarray, placement: Placement, out: np.ndarray) -> None:
+    """`frame.restore` to the part of `out` (H, W) that the network sees, in one pass.
+
+    Both arrays hold uint8 that lie side by side in a row.
+    """
+    seen = out[placement.source.slices]
+    where = _indexes(placement, (labels.shape[0], labels.shape[1]))
+    if where is None:
+        seen[...] = labels
+        return
+    opened = decode_native.library()
+    assert opened is not None, "choose() names an instruction set only where there is a library"
+    opened.edgeseg_take(
+        _at(labels), labels.strides[0], _at(where[0]), _at(where[1]), *seen.shape,
+        _at(seen), seen.strides[0],
+    )  # fmt: skip
 
 
 def _at(array: np.ndarray) -> int:

@@ -233,7 +233,7 @@ def test_both_sides_agree_about_a_job():
     assert opened is not None
     opened.edgeseg_preparation_size.restype = ctypes.c_int64
     assert opened.edgeseg_preparation_size() == ctypes.sizeof(prepare_native.Preparation)
-    source = (decode_native.FOLDER / "prepare.c").read_text()
+    source = (decode_native.FOLDER / "prepare_colours.h").read_text()
     for name in ("LUMA", "RED_V", "GREEN_U", "GREEN_V", "BLUE_U"):
         found = re.search(rf"\b{name} = (\d+)", source)
         assert found is not None
@@ -321,3 +321,37 @@ def test_a_frame_that_needs_no_preparation_is_not_copied(name, order, size, lent
     opened.segment(part)
     assert np.array_equal(seen[-1][0], part)
     assert not np.shares_memory(seen[-1], part), "engines take whole blocks"
+
+
+@needs_native
+@given(
+    halves, halves, st.integers(1, 90), st.integers(1, 90), st.sampled_from(sorted(FITS)),
+    st.sampled_from([1, 2, 8]),
+)  # fmt: skip
+@settings(max_examples=100, deadline=None)
+def test_labels_come_back_as_in_numpy(height, width, h, w, fit, stride):
+    placement = place((height, width), (h, w), fit)
+    labels = noise((-(-h // stride), -(-w // stride)))
+    wanted = frames.restore(labels, placement)
+    preparer = Preparer("rgb", "rgb", FILL)
+    assert np.array_equal(preparer.restore(labels, placement, None), wanted)
+    wide = np.full((height, 2 * width), 77, np.uint8)
+    for out in (wide[:, :width], wide[:, ::2]):  # the latter in numpy
+        assert preparer.restore(labels[:, ::-1][:, ::-1], placement, out) is out
+        assert np.array_equal(out, wanted)
+
+
+@needs_native
+def test_with_out_nothing_of_a_frames_size_is_allocated():
+    import tracemalloc
+
+    labels = np.zeros((1, 128, 256), np.uint8)
+    engine = FakeEngine(answer=lambda images: labels)
+    opened = Segmenter.of(engine, TABLE, size=(128, 256), frames="bgr")
+    frame, out = make("bgr", 480, 640), np.empty((480, 640), np.uint8)
+    opened.segment(frame, out)
+    tracemalloc.start()
+    opened.segment(frame, out)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 20_000, "a frame's labels are 307,200 bytes, the network's input 98,304"

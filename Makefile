@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 RTX := .venv/.tensorrt-rtx
 NATIVE := $(wildcard hatch_build.py edgeseg/runtime/*.c edgeseg/runtime/*.h)
 
-.PHONY: setup quickstart check fix test test-all perf clean
+.PHONY: setup quickstart check fix test test-all perf gpu-check clean
 
 setup: $(STAMP)
 
@@ -50,6 +50,14 @@ perf: setup
 	@$(BIN)/edgeseg race espnet_q3 --size 256x512 --out runs/perf \
 	    --only 'edgeseg fp16' --only 'engine alone int8' --only 'engine alone fp32' --only 'usual script' --only 'openvino f32'
 	@$(BIN)/python -m edgeseg.benchmarks.guard benchmarks/perf.json runs/perf/race.json $(if $(WRITE),--write)
+
+# On a machine with an NVIDIA GPU, TensorRT and PyCUDA (docs/tensorrt.md); by the Python of .venv if
+# there is one: on a Jetson make it with --system-site-packages.
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+GPU_RESULT ?= benchmarks/results/gpu/$(shell uname -n).json
+gpu-check:
+	EDGESEG_GPU_RESULT=$(GPU_RESULT) $(GPU_PYTHON) -m pytest -m gpu tests/gpu $(ARGS)
+	@echo "written: $(GPU_RESULT)"
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

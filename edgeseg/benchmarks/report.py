@@ -176,7 +176,10 @@ def _tiles(rows: Sequence[Row], lead: Row) -> list[tuple[str, str]]:
     size = f"{number(lead['file_mib'], 2)} MiB"
     where = f"on disk, float {number(other['file_mib'], 2)}" if other else "on disk"
     tiles.append((size, where))
-    if lead.get("peak_rss_mib") is not None:
+    energy = (lead.get("power") or {}).get("energy_mj_per_frame")
+    if energy is not None:
+        tiles.append((f"{number(energy, 1)} mJ", "energy of a frame, whole module"))
+    elif lead.get("peak_rss_mib") is not None:
         tiles.append((f"{number(lead['peak_rss_mib'], 0)} MiB", "peak memory of the process"))
     return tiles
 

@@ -9,7 +9,8 @@ from typing import Any
 from edgeseg.benchmarks.charts import Scale, linear_ticks
 from edgeseg.benchmarks.rows import Row, milliseconds, number, short_names, signed
 
-WIDTH, HEIGHT = 1000, 150
+SIZES = {"wide": (1080, 150), "narrow": (350, 130)}
+"""Of the charts of a long run, for wide and for narrow screens."""
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 10, 26
 
 
@@ -123,11 +124,11 @@ def soak_section(rows: Sequence[Row]) -> str:
 def _soak(found: dict[str, Any], name: str) -> str:
     windows = found["windows"]
     charts = [
-        ("latency, ms", [("p50", "median_ms"), ("p99", "max_ms")]),
-        ("memory, MiB", [("p50", "host_mib"), ("p99", "device_mib")]),
+        ("latency, ms: median, dotted the slowest", [("p50", "median_ms"), ("p99", "max_ms")]),
+        ("memory, MiB: host, dotted the GPU's", [("p50", "host_mib"), ("p99", "device_mib")]),
     ]
     drawn = "".join(
-        f"<figure>{_chart(windows, lines, title)}<figcaption>{title}</figcaption></figure>"
+        f"<figure>{_charts(windows, lines, title)}<figcaption>{title}</figcaption></figure>"
         for title, lines in charts
         if any(w.get(lines[0][1]) is not None for w in windows)
     )
@@ -167,19 +168,32 @@ def _grown(where: str, found: dict[str, Any] | None) -> tuple[str, str]:
     )
 
 
-def _chart(windows: Sequence[dict[str, Any]], lines: Sequence[tuple[str, str]], title: str) -> str:
-    """Polylines of some columns over seconds, from zero up."""
+def _charts(windows: Sequence[dict[str, Any]], lines: Sequence[tuple[str, str]], title: str) -> str:
+    return "".join(
+        f'<div class="{kind}">{_chart(windows, lines, title, size)}</div>'
+        for kind, size in SIZES.items()
+    )
+
+
+def _chart(
+    windows: Sequence[dict[str, Any]],
+    lines: Sequence[tuple[str, str]],
+    title: str,
+    size: tuple[int, int],
+) -> str:
+    """Polylines of some columns over seconds, from zero up; `size` is (width, height)."""
+    width, height = size
     values = [w[key] for w in windows for _, key in lines if w.get(key) is not None]
-    x = Scale(0.0, windows[-1]["t_s"], LEFT, WIDTH - RIGHT)
-    y = Scale(0.0, max(values) * 1.08 or 1.0, HEIGHT - BOTTOM, TOP)
+    x = Scale(0.0, windows[-1]["t_s"], LEFT, width - RIGHT)
+    y = Scale(0.0, max(values) * 1.08 or 1.0, height - BOTTOM, TOP)
     parts = []
     for tick in linear_ticks(0.0, y.high, 4):
         parts.append(
-            f'<path class="grid" d="M{LEFT} {y(tick):.1f}H{WIDTH - RIGHT}"/>'
+            f'<path class="grid" d="M{LEFT} {y(tick):.1f}H{width - RIGHT}"/>'
             f'<text class="tick end" x="{LEFT - 8}" y="{y(tick) + 4:.1f}">{tick:g}</text>'
         )
     for tick in linear_ticks(0.0, x.high):
-        parts.append(f'<text class="tick" x="{x(tick):.1f}" y="{HEIGHT - 6}">{tick:g} s</text>')
+        parts.append(f'<text class="tick" x="{x(tick):.1f}" y="{height - 6}">{tick:g} s</text>')
     for style, key in lines:
         points = " ".join(
             f"{x(w['t_s']):.1f},{y(w[key]):.1f}" for w in windows if w.get(key) is not None
@@ -187,6 +201,6 @@ def _chart(windows: Sequence[dict[str, Any]], lines: Sequence[tuple[str, str]], 
         if points:
             parts.append(f'<polyline class="{style}" points="{points}"/>')
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
         f'aria-label="{escape(title)}">{"".join(parts)}</svg>'
     )

@@ -85,6 +85,7 @@ def test_what_the_board_did_stands_in_the_report():
         "p50 12.0 ms from a frame&#x27;s arrival to its labels, p99 30.0, at most 41.0",
         "p50 0.50 ms off the camera&#x27;s period, p99 4.00, at most 9.00",
         "82.5 mJ a frame",
+        "<b>82.5 mJ</b><span>energy of a frame, whole module</span>",
         "8.25 W on average, at most 10.50 (VDD_IN)",
         "VDD_IN 8.25 W, VDD_SOC 1.50 W",
         "tj 61.2 °C",
@@ -114,7 +115,8 @@ def test_the_long_run_stands_in_the_report():
         assert words in page, words
     chart = page[page.index('id="soak"') :]
     ElementTree.fromstring(re.search(r"<svg.*?</svg>", chart)[0])
-    assert chart.count("<polyline") == 3  # median and slowest; host memory, and no device's
+    # median and slowest; host memory, and no device's; for wide screens and for narrow ones
+    assert chart.count("<polyline") == 6
     throttled = soaked(throttled=["oc3: 2 times"], steady=True, found=[])
     page = to_html({"results": [row(soak=throttled)], "created": WHEN})
     assert "steady. Not clean: oc3: 2 times" in page

@@ -83,5 +83,6 @@ def test_a_line_has_ratios_to_the_first():
     ]
     case = {"format": "bgr", "camera": [720, 1280], "contestants": rows}
     assert prepare_speed.line_of(case) == (
-        "bgr    720x1280  ours 2.00 ms (1.00, bytes 0 apart); theirs 5.00 ms (2.50, bytes 4 apart)"
+        "bgr    720x1280  ours 2.00 ms, fastest 1.00 (1.00, bytes 0 apart); "
+        "theirs 5.00 ms, fastest 5.00 (5.00, bytes 4 apart)"
     )

@@ -27,6 +27,8 @@ class Page:
     """What the results are, for `--help`."""
     make: Callable[[Path, list[Path]], str]
     several: bool = False
+    optional: bool = False
+    """With `several`: none need be given."""
 
     def update(self, path: Path, results: list[Path], *, check: bool) -> None:
         """Write the page; with `check`, ComparisonError if it differs."""
@@ -40,13 +42,15 @@ class Page:
         if new != old:
             write_text(path, new)
 
+    @property
+    def _count(self) -> str | int:
+        return 1 if not self.several else "*" if self.optional else "+"
+
     def main(self, words: list[str]) -> int:
         """Run one command line; returns the exit code."""
         parser = argparse.ArgumentParser(prog=f"python -m {self.module}", description=self.about)
         parser.add_argument("markdown", type=Path)
-        parser.add_argument(
-            "results", type=Path, nargs="+" if self.several else 1, help=self.results
-        )
+        parser.add_argument("results", type=Path, nargs=self._count, help=self.results)
         parser.add_argument("--check", action="store_true", help="fail when the page differs")
         args = parser.parse_args(words)
         try:

@@ -16,11 +16,12 @@ from edgeseg.benchmarks.soak import check_soak
 from edgeseg.bundle import PRECISIONS
 from edgeseg.cli.output import add_json, add_threads, amount, positive, print_json, say
 from edgeseg.cli.source import add_fit, add_foreign, source_of
-from edgeseg.dataset import SPLITS
+from edgeseg.dataset import SPLITS, open_dataset
 from edgeseg.errors import UsageError, guess
 from edgeseg.frame import format_size, parse_size
 from edgeseg.pipeline.model import terms_of
 from edgeseg.pipeline.plan import REPORT, SIZES
+from edgeseg.pipeline.random_weights import ANY, CALIBRATION_FRAMES, make_random
 from edgeseg.runtime.engine import EngineOptions
 
 EXAMPLE = (
@@ -84,6 +85,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-ungated", action="store_true", help="run folders that no accuracy gate passed"
     )
+    parser.add_argument(
+        "--weights",
+        choices=("random",),
+        help="of models named without shipped ones: MACs and latency alone, and every row says so",
+    )
     add_foreign(parser)
     add_threads(parser)
     add_json(parser)
@@ -114,8 +120,9 @@ def run(args: argparse.Namespace) -> int:
     for precision in args.precisions:
         if precision not in PRECISIONS:
             raise UsageError(f"unknown precision '{precision}'.{guess(precision, PRECISIONS)}")
+    models, untrained = (_random(args), UNTRAINED) if args.weights else (args.models, {})
     suite = Suite(
-        tuple(source_of(args, model) for model in args.models),
+        tuple(source_of(args, model) for model in models),
         args.data,
         args.split,
         args.sizes,
@@ -129,18 +136,31 @@ def run(args: argparse.Namespace) -> int:
         allow_ungated=args.allow_ungated,
         pace=_pace(args),
         soak=args.soak,
+        **untrained,
     )
     results = bench(suite, args.out, say)
     print_json(args.json, results)
     if args.json != "-":
         print(table(results))
-        for model in args.models:
+        for model in models:
             print(terms_of(model))
         print(f"report: {args.out / REPORT}")
     throttled = unclean(results["results"])
     if throttled:
         say(f"edgeseg: {throttled}")
     return 1 if results["failed"] or throttled else 0
+
+
+UNTRAINED: dict[str, Any] = {"budget": ANY, "calibration_frames": CALIBRATION_FRAMES}
+"""How networks of random weights are built: any gate will do, and few frames."""
+
+
+def _random(args: argparse.Namespace) -> list[str]:
+    """Checkpoint folders of random weights, for the classes of the data."""
+    table = open_dataset(args.data, args.split).classes
+    folder = args.out / "models"
+    say(f"random weights for {', '.join(args.models)}: MACs and latency alone")
+    return [str(make_random(name, table, args.sizes[0], folder)) for name in args.models]
 
 
 def _pace(args: argparse.Namespace) -> Pace | None:

@@ -22,6 +22,7 @@ from edgeseg.bundle import Bundle, Manifest, Target, read_bundle, read_manifest,
 from edgeseg.dataset import Dataset, open_dataset
 from edgeseg.disk import write_json, writing_folder
 from edgeseg.errors import BundleError, EdgesegError, UsageError, guess
+from edgeseg.export.gate import Budget
 from edgeseg.export.targets import EXPORTERS
 from edgeseg.frame import Size, format_size
 from edgeseg.pipeline.model import find_model, resized
@@ -52,6 +53,7 @@ class Suite:
     rule: StopRule = field(default_factory=StopRule)
     command: str = ""
     calibration_frames: int = 100
+    budget: Budget = field(default_factory=Budget)
     allow_ungated: bool = False
     pace: Pace | None = None
     soak: float | None = None
@@ -178,7 +180,7 @@ def _built(
         for precision in suite.precisions:
             out = engines / f"{stem}-{target}-{precision}"
             try:
-                _export(network, quantiser, Plan(target, precision), out, say)
+                _export(network, quantiser, Plan(target, precision, budget=suite.budget), out, say)
             except EdgesegError as error:
                 failed.append({"folder": out.name, "error": str(error)})
                 say(f"failed: {error}")

@@ -5,6 +5,7 @@ Their rows of the model contract stand in test_models_classics.py.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from edgeseg.models import MODELS
 from edgeseg.models.blocks import bilinear_deconvolution, keep_outputs, thin
 from edgeseg.models.checkpoint import save_checkpoint
 from edgeseg.models.enet import Down
+from edgeseg.models.figures import FIGURES
 from edgeseg.models.gcn import LargeKernel, Refine
 from edgeseg.models.network import Bilinear, build_model, build_shapes
 from edgeseg.models.pspnet import PyramidPooling
@@ -96,6 +98,27 @@ def test_icnet_of_the_release_has_half_the_channels():
     assert 4 * half / 1e6 == pytest.approx(26.5, rel=0.02)
     assert round(full / 1e6, 1) == 24.7
     assert macs > 2.9 * 28.3e9
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_figures_of_the_page_are_counted(name):
+    """What stands in benchmarks/CLASSICS.md beside the published, to three digits."""
+    figure = FIGURES[name]
+    model = build_shapes(ModelSpec(name, dict(figure.options)), figure.outputs)
+    whole = sum(p.numel() for p in model.parameters())
+    heads = [p for n, p in model.named_parameters() if n.startswith("auxiliary.")]
+    params = whole if figure.auxiliary else whole - sum(p.numel() for p in heads)
+    assert params / 1e6 == pytest.approx(figure.counted_params, rel=0.005)
+    if figure.size:
+        spec = ModelSpec(name, dict(figure.options))
+        legal = not any(side % model.divisor for side in figure.size)
+        size = figure.size if legal else (512, 1024)
+        _, macs = count_work(spec, figure.outputs, (size,))
+        macs *= math.prod(figure.size) / math.prod(size)
+        if figure.auxiliary:
+            pixels = figure.size[0] // 8 * (figure.size[1] // 8)
+            macs += pixels * sum(p.numel() for p in heads if p.ndim == 4)
+        assert macs / 1e9 == pytest.approx(figure.counted_macs, rel=0.004)
 
 
 CLASSICS = list(MODELS)[list(MODELS).index("enet") :]

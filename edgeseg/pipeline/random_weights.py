@@ -1,0 +1,35 @@
+"""A model's name -> a checkpoint folder of random weights, which says so in its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgeseg.bundle import InputSpec, Manifest, ModelSpec, WeightsSpec
+from edgeseg.export.gate import Budget
+from edgeseg.frame import Size
+from edgeseg.labels import ClassTable
+from edgeseg.models import split_name
+
+MARK = "(random weights)"
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+"""ImageNet's, in uint8 units."""
+ANY = Budget(100.0, 100.0)
+"""What a gate may find: labels of random weights say nothing."""
+CALIBRATION_FRAMES = 10
+
+
+def make_random(name: str, table: ClassTable, size: Size, folder: Path) -> Path:
+    """Write `folder`/NAME for the model `name` and return it."""
+    from edgeseg.models.fresh import save_fresh
+
+    split_name(name)
+    manifest = Manifest(
+        kind="checkpoint",
+        name=f"{name} {MARK}",
+        model=ModelSpec(name),
+        classes=table.to_dict(),
+        input=InputSpec("rgb", MEAN, STD, size=size),
+        weights=WeightsSpec("nothing: random weights", "none", "edgeseg bench --weights random"),
+        history=("random weights",),
+    )
+    return save_fresh(folder / name, manifest).folder

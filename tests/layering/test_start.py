@@ -65,3 +65,14 @@ def test_the_import_takes_no_more_than_numpy_does(start):
     """Both on this machine, in one process; twice as long is allowed where it is busy."""
     numpys, ours = start[2]
     assert ours < 2 * numpys, f"numpy {1e3 * numpys:.0f} ms, edgeseg {1e3 * ours:.0f} ms"
+
+
+def test_streams_are_imported_when_they_are_used(start):
+    import edgeseg
+    from edgeseg.runtime.stream import Captured, stream
+
+    assert "edgeseg.runtime.stream" not in start[0]
+    assert edgeseg.stream is stream
+    assert edgeseg.Captured is Captured
+    with pytest.raises(AttributeError, match="module 'edgeseg' has no attribute 'streams'"):
+        edgeseg.streams  # noqa: B018

@@ -156,7 +156,8 @@ class _ClockFiles:
 def _rails(folder: Path, chip: str) -> Iterator[tuple[str, tuple[Path, ...]]]:
     """(label, files) of the rails that an INA sensor measures: power in uW, or mV and mA.
 
-    The INA3221 has further channels that are no rail (shunt voltages and their sum).
+    The INA3221 has further channels that are no rail: shunt voltages, which have no label, and
+    their sum, which has no current.
     """
     if not chip.startswith("ina"):
         return
@@ -165,7 +166,7 @@ def _rails(folder: Path, chip: str) -> Iterator[tuple[str, tuple[Path, ...]]]:
         labels = {"1": text(folder / "label")}
     for channel, label in labels.items():
         power, amps = folder / f"power{channel}_input", folder / f"curr{channel}_input"
-        if not label or "NC" in label.split() or "shunt" in label:
+        if not label or "NC" in label.split():
             continue
         if power.exists():
             yield label, (power,)

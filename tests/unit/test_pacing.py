@@ -146,6 +146,12 @@ def test_a_steady_run():
     assert found["device_growth"]["mib"] == 0
 
 
+def test_a_little_is_no_growth_even_of_a_small_process():
+    found = judged([window(i + 1.0, 10, 10 + i * 0.2) for i in range(10)])
+    assert found["host_growth"]["mib"] == 1.6  # 16 % of it, and less than 2 MiB
+    assert found["steady"]
+
+
 def test_device_memory_that_grows_is_told():
     found = judged([window(i + 1.0, 10, None, 100.0 + 10 * i) for i in range(5)])
     assert found["host_growth"] is None

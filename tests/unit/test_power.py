@@ -42,8 +42,8 @@ def test_energy_is_watts_times_seconds():
 
 
 def test_readings_outside_of_the_timed_stretch_count_for_none_of_their_own_time():
-    span = Span(10.0, 11.0, [(9.0, watts(4)), (12.0, watts(6))])
-    assert energy(span) == pytest.approx(5.0)  # from 4 W at its begin to 6 W at its end
+    span = Span(10.0, 11.0, [(8.0, watts(4)), (12.0, watts(10))])
+    assert energy(span) == pytest.approx(7.0)  # from 4 W at its begin to 10 W at its end
 
 
 def test_one_reading_stands_for_all():

@@ -8,7 +8,7 @@ import dataclasses
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -21,6 +21,8 @@ from edgeseg.cli.output import add_json, add_threads, positive, print_json
 from edgeseg.errors import DataError, UsageError
 from edgeseg.pipeline.model import terms_of
 from edgeseg.playback import Drawing, Sink, Source, open_sink, open_source, parse_rate
+from edgeseg.runtime.camera import Frames
+from edgeseg.runtime.camera import Source as StreamSource
 from edgeseg.runtime.segmenter import Segmenter, Stages, load
 from edgeseg.runtime.stream import stream
 
@@ -82,7 +84,11 @@ def run(args: argparse.Namespace) -> int:
         sink = open_sink(
             args.out, source, Drawing(segmenter.classes, args.opacity, plain=args.plain)
         )
-        tally = segment_all(segmenter, source, sink, _title(segmenter.bundle.manifest))
+        frames: StreamSource = source.frames
+        if source.live and args.limit is None:
+            frames = reopening(source, lambda: open_source(args.source, None, rate))
+        title = _title(segmenter.bundle.manifest)
+        tally = segment_all(segmenter, source, sink, title, frames)
         manifest, precision = segmenter.bundle.manifest, segmenter.engine.inference_precision
     if not tally.frames and not tally.interrupted:
         raise DataError(f"--source {args.source}: not one frame came out of it")
@@ -183,9 +189,22 @@ class Tally:
         }
 
 
-def segment_all(segmenter: Segmenter, source: Source, sink: Sink, caption: str) -> Tally:
+def reopening(source: Source, open_again: Callable[[], Source]) -> Callable[[], Frames]:
+    """A camera for `stream`: the open source first, and one opened anew whenever it fails."""
+    first = [source]
+
+    def camera() -> Frames:
+        return (first.pop() if first else open_again()).frames
+
+    return camera
+
+
+def segment_all(
+    segmenter: Segmenter, source: Source, sink: Sink, caption: str, frames: StreamSource
+) -> Tally:
     """Every frame of the source through the Segmenter into the sink.
 
+    `frames` are the source's, or a function that gives them again when a camera fails.
     Ctrl-C ends the run between two frames: the sink finishes what it has.
     """
     tally, shown = Tally(), -1.0
@@ -194,7 +213,7 @@ def segment_all(segmenter: Segmenter, source: Source, sink: Sink, caption: str) 
     with (
         sink,
         _live_line() as show,
-        stream(segmenter, source.frames, policy=policy, watchdog=watchdog) as segmented,
+        stream(segmenter, frames, policy=policy, watchdog=watchdog) as segmented,
     ):
         try:
             for index, result in enumerate(segmented):

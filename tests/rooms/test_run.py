@@ -233,6 +233,21 @@ def test_limit_ends_a_camera(tmp_path: Path, monkeypatch):
     assert content["frames"] + content["dropped"] == 7
 
 
+def test_a_camera_that_fails_is_opened_again(tmp_path: Path, monkeypatch):
+    def unplugged():
+        yield street(0)
+        raise DataError("camera:0: gone")
+
+    cameras = [unplugged(), iter([street(1)])]
+    opened = lambda number: Video(cameras.pop(0), Fraction(30), None)  # noqa: E731
+    monkeypatch.setattr(edgeseg.video, "open_camera", opened)
+    folder, answer = str(fake_folder(tmp_path / "fake").folder), tmp_path / "out.json"
+    assert main(["run", folder, "--source", "camera:0", "--json", str(answer)]) == 0
+    content = json.loads(answer.read_text())
+    assert content["frames"] + content["dropped"] == 2
+    assert cameras == []
+
+
 def test_a_missing_camera(folder: str, capsys):
     assert main(["run", folder, "--source", "camera:97"]) == 2
     assert "camera:97: no such camera (/dev/video97)" in capsys.readouterr().err

@@ -180,6 +180,9 @@ def _build(record: BuildRecord) -> str:
         parts.append(", ".join(f"{key} {value}" for key, value in record.options.items()))
     if record.timing_cache_sha256:
         parts.append(f"timing cache {record.timing_cache_sha256[:16]}")
+    if record.kernels is not None:
+        made = f"kernels for {record.kernels.capability} by {record.kernels.compiler}"
+        parts.append(made if record.kernels.file else f"no kernels: {record.kernels.why}")
     return ", ".join(parts)
 
 

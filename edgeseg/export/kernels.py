@@ -15,7 +15,7 @@ from edgeseg.runtime.pixel_jobs import FOLDER, SOURCES, source_hash
 
 FLAGS = ("-cubin", "-O3", "-std=c++17", "-fmad=false")
 """No multiplication and addition may become one rounding: labels would not be those of the CPU."""
-PLACES = ("/usr/local/cuda/bin/nvcc", "/opt/cuda/bin/nvcc")
+PLACES = ("/usr/local/cuda/bin/nvcc",)
 TOOLKIT = "JetPack's and NVIDIA's apt repositories have it in cuda-nvcc; put it on the PATH"
 SECONDS = 300
 

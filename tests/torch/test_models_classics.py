@@ -110,3 +110,21 @@ class TestGCN(Classic):
     name = "gcn_r50"
     options = NARROW
     steps = 80
+
+
+class TestDeepLabV3PlusDSRL(Classic):
+    name = "deeplabv3plus_r18+dsrl"
+    options = NARROW | {"dsrl": {"upsampling": "deconvolution"}}
+
+
+class TestPSPNetDSRL(Classic):
+    name = "pspnet_r18+dsrl"
+    options = NARROW
+
+
+class TestDUNet(Classic):
+    """At output stride 32 with a low-level map, as in the suite."""
+
+    name = "fcn_r50+dupsample"
+    options = NARROW | {"stride": 32, "dupsample": {"low_level": ["layer1"], "width": 32}}
+    frozen = ("upsample.weight",)

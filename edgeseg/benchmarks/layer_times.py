@@ -38,7 +38,7 @@ class CountingEngine(OpenVinoEngine):
         """
         return [
             (f"{n.node_type} {_type(n.exec_type)}", n.node_name, 1000 * n.real_time.total_seconds())
-            for n in self._request().get_profiling_info()
+            for n in self._request("own").get_profiling_info()
             if n.real_time.total_seconds() > 0  # one that takes less than a microsecond is missing
         ]
 

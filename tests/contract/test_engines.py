@@ -84,8 +84,11 @@ class EngineContract:
         engine.infer_into(three, other)
         assert np.array_equal(other, expected(three))
         assert np.array_equal(out, expected(two)), "another array is another array"
+        engine.infer_into(three, out)
+        assert np.array_equal(out, expected(three)), "the same image, to another array"
         engine.infer_into(one, out)
         assert np.array_equal(out, expected(one))
+        assert np.array_equal(other, expected(three))
         later = engine.infer(two)
         assert not np.shares_memory(later, out)
         assert np.array_equal(out, expected(one)), "what was lent before is not written again"

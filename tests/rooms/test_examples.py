@@ -231,6 +231,16 @@ def test_a_pipeline_that_falls_silent_is_said_and_stopped(gstreamer):
     assert pipeline.states == ["playing", "null"]
 
 
+def test_a_jetsons_frames_are_segmented_as_they_come(gstreamer, folder: Path, monkeypatch, capsys):
+    stored = np.full((12, 16), 128, np.uint8)
+    module = gstreamer(Pipeline([Buffer(stored.tobytes(), -1)], (8, 16)))
+    seconds = iter(range(0, 10_000, 2))
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: float(next(seconds))))
+    module.main(str(folder))
+    assert "taken=1, dropped=0, delivered=1" in capsys.readouterr().out
+    assert gstreamer.launched[0].startswith("nvarguscamerasrc ! video/x-raw(memory:NVMM)")
+
+
 # ROS 2
 
 

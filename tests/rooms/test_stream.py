@@ -151,6 +151,7 @@ def test_a_slow_caller_gets_the_newest_result():
     with stream(segmenter(), camera()) as segmented:
         assert done.wait(5)
         assert until(lambda: segmented._finished)
+        assert segmented.counters.dropped == 19, "before the end, too"
         assert values(list(segmented)) == [19]
         assert segmented.counters.dropped == 19
 

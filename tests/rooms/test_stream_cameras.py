@@ -67,6 +67,22 @@ def test_a_camera_that_stays_silent_is_given_up(monkeypatch):
         next(segmented)
 
 
+def test_attempts_count_from_the_last_frame(monkeypatch):
+    """A camera that fails after each frame is opened as often as it likes."""
+    monkeypatch.setattr(cameras, "ATTEMPTS", 1)
+    opened = []
+
+    def camera() -> Iterator[np.ndarray]:
+        opened.append(1)
+        yield flat(len(opened))
+        if len(opened) < 6:
+            raise DataError("unplugged")
+
+    segmented = stream(segmenter(), camera, policy="every", clock=Clock())
+    assert values(list(segmented)) == [1, 2, 3, 4, 5, 6]
+    assert segmented.counters == Counters(taken=6, delivered=6, stalls=5)
+
+
 def test_no_more_threads_than_some_are_stuck(monkeypatch):
     monkeypatch.setattr(cameras, "ATTEMPTS", 100)
     monkeypatch.setattr(cameras, "LEFT_BEHIND", 2)

@@ -22,7 +22,11 @@ from edgeseg.pipeline.quantise import Quantiser, calibrate
 pytestmark = pytest.mark.chain
 
 STREETS = "synthetic:size=64x128,count=60"
-TARGETS = ("onnxruntime", "openvino", "tensorrt-rtx")
+TARGETS = {
+    "onnxruntime": ("fp32", "int8"),
+    "openvino": ("fp32", "int8"),
+    "tensorrt-rtx": ("fp32", "fp16", "int8"),
+}
 WIDE = Budget(100.0, 100.0)
 RECIPE = f"""
 data = "{STREETS}"
@@ -73,15 +77,15 @@ def least_agreement(precision: str) -> float:
 
 @pytest.mark.parametrize("name", LONG)
 def test_every_engine_says_what_the_float_network_says(name, tmp_path):
-    """TensorRT-RTX builds both; they run where there is a GPU."""
+    """TensorRT-RTX builds all; they run where there is a GPU."""
     with one_cpu():
         checkpoint = train(name, tmp_path)
         said: list[str] = []
         frames = choose_frames(STREETS, None, calibration=16)
         network = make_float(Source(str(checkpoint)), frames.gate, said.append)
         quantiser = Quantiser(network, calibrate(network, frames.calibration, "mse", said.append))
-        for target in TARGETS:
-            for precision in ("fp32", "int8"):
+        for target, precisions in TARGETS.items():
+            for precision in precisions:
                 out = tmp_path / f"{target}-{precision}"
                 given = quantiser if precision == "int8" else None
                 plan = Plan(target, precision, budget=WIDE)

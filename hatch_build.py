@@ -25,7 +25,7 @@ from typing import Any
 FOLDER = Path("edgeseg/runtime")
 SOURCES = (
     "decode.c", "decode_scores.h", "decode_isa.h", "decode_arithmetic.h", "decode_kernels.h",
-    "prepare.c", "prepare_colours.h",
+    "prepare.c", "prepare_colours.h", "lattice.c",
 )  # fmt: skip
 FLAGS = (
     "-std=c11", "-O3", "-ffp-contract=off", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden",

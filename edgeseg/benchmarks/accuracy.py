@@ -11,7 +11,7 @@ import numpy as np
 from edgeseg.dataset import Dataset
 from edgeseg.errors import DataError
 from edgeseg.frame import enlarged, prepare_labels
-from edgeseg.metrics import RULE, ConfusionMatrix
+from edgeseg.metrics import BOUNDARY_RULE, RULE, BoundaryAccuracy, ConfusionMatrix
 from edgeseg.runtime.segmenter import Segmenter
 
 Progress = Callable[[int, int], None]
@@ -27,7 +27,7 @@ COMPARED = {
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores in percent; `frame_miou` is each frame's own mIoU, by name."""
+    """Scores in percent; `frame_miou` is each frame's own mIoU, by name; `mba` if asked for."""
 
     miou: float
     pixel_accuracy: float
@@ -39,6 +39,7 @@ class Evaluation:
     data: str
     split: str
     frame_miou: dict[str, float]
+    mba: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The form of `edgeseg eval --json`."""
@@ -51,14 +52,17 @@ def evaluate(
     *,
     at: str = "frame",
     progress: Progress | None = None,
+    boundary: bool = False,
 ) -> Evaluation:
     """Run every sample (RGB) through `segmenter` (opened with frames="rgb") and count.
 
-    `at` is a key of COMPARED. Pixels that a cropping fit cuts off are left out.
+    `at` is a key of COMPARED. Pixels that a cropping fit cuts off are left out. `boundary`: the
+    boundary accuracy, too.
     """
+    edges = BoundaryAccuracy() if boundary else None
     total = ConfusionMatrix(len(segmenter.classes))
     frame_miou: dict[str, float] = {}
-    for name, matrix in confusions(segmenter, dataset, at=at, progress=progress):
+    for name, matrix in confusions(segmenter, dataset, at=at, progress=progress, edges=edges):
         total.counts += matrix.counts
         if np.isfinite(matrix.miou()):
             frame_miou[name] = matrix.miou()
@@ -72,10 +76,11 @@ def evaluate(
         len(dataset),
         segmenter.input.size,
         segmenter.input.fit,
-        f"{RULE}; {COMPARED[at]}",
+        f"{RULE}; {COMPARED[at]}" + (f"; {BOUNDARY_RULE}" if edges else ""),
         dataset.source,
         dataset.split,
         frame_miou,
+        edges.mean() if edges and edges.frames else None,
     )
 
 
@@ -85,8 +90,12 @@ def confusions(
     *,
     at: str = "frame",
     progress: Progress | None = None,
+    edges: BoundaryAccuracy | None = None,
 ) -> Iterator[tuple[str, ConfusionMatrix]]:
-    """Each frame's name and its own confusion matrix, in the order of the data set."""
+    """Each frame's name and its own confusion matrix, in the order of the data set.
+
+    `edges`, if given, counts every frame too.
+    """
     check_classes(segmenter, dataset)
     if not len(dataset):
         raise DataError(f"{dataset.source}: split '{dataset.split}' is empty")
@@ -94,6 +103,8 @@ def confusions(
         truth, labels = _pair(segmenter, sample.image, sample.labels, at)
         matrix = ConfusionMatrix(len(segmenter.classes))
         matrix.update(truth, labels)
+        if edges is not None:
+            edges.update(truth, labels)
         yield sample.name, matrix
         if progress:
             progress(done, len(dataset))

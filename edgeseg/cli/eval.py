@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 
 from edgeseg.benchmarks.accuracy import COMPARED, Evaluation, evaluate
 from edgeseg.benchmarks.measure import seen_in_training
-from edgeseg.cli.output import add_json, add_threads, positive, print_json, progress
+from edgeseg.cli.output import (
+    add_crf,
+    add_json,
+    add_threads,
+    chosen_crf,
+    positive,
+    print_json,
+    progress,
+)
 from edgeseg.dataset import SPLITS, open_dataset
 from edgeseg.frame import FITS, format_size, parse_size
 from edgeseg.pipeline import model as pipeline
+from edgeseg.runtime.crf_segmenter import CrfSegmenter
 from edgeseg.runtime.engine import EngineOptions
+from edgeseg.runtime.segmenter import Segmenter
 
 EXAMPLE = (
     "edgeseg eval espnet_q8_camvid --data camvid:../shared/data/camvid --split val --size 360x480"
@@ -38,6 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-ungated", action="store_true", help="run a folder that no accuracy gate passed"
     )
+    parser.add_argument(
+        "--boundary", action="store_true", help="mean boundary accuracy (mBA) beside mIoU"
+    )
+    add_crf(parser)
     add_threads(parser)
     add_json(parser)
 
@@ -46,16 +61,11 @@ def run(args: argparse.Namespace) -> int:
     dataset = open_dataset(args.data, args.split)
     if args.limit:
         dataset = dataset.spread(args.limit)
-    options = EngineOptions(args.threads, args.inference_precision)
-    with pipeline.open_model(
-        args.model,
-        size=args.size,
-        fit=args.fit,
-        options=options,
-        allow_ungated=args.allow_ungated,
-    ) as segmenter:
+    with _opened(args) as segmenter:
         with progress("frames") as step:
-            result = evaluate(segmenter, dataset, at=args.labels_at, progress=step)
+            result = evaluate(
+                segmenter, dataset, at=args.labels_at, progress=step, boundary=args.boundary
+            )
         engine = segmenter.engine
         weights = segmenter.bundle.manifest.weights
         kind = args.data.partition(":")[0]
@@ -67,11 +77,30 @@ def run(args: argparse.Namespace) -> int:
             "seen_in_training": seen_in_training(weights.data, kind, args.split),
             "weights": dataclasses.asdict(weights),
         }
+        cost = segmenter.describe_cost() if isinstance(segmenter, CrfSegmenter) else None
+        if isinstance(segmenter, CrfSegmenter):
+            described["crf"] = segmenter.cost()
     print_json(args.json, {**described, **result.to_dict()})
     if args.json != "-":
         print(_table(result))
+        if cost:
+            print(cost)
         print(pipeline.terms_of(args.model))
     return 0
+
+
+def _opened(args: argparse.Namespace) -> contextlib.AbstractContextManager[Segmenter]:
+    options = EngineOptions(args.threads, args.inference_precision)
+    crf = chosen_crf(args)
+    if crf is not None:
+        return pipeline.open_with_crf(
+            args.model, crf, size=args.size, fit=args.fit, options=options,
+            allow_ungated=args.allow_ungated,
+        )  # fmt: skip
+    return pipeline.open_model(
+        args.model, size=args.size, fit=args.fit, options=options,
+        allow_ungated=args.allow_ungated,
+    )  # fmt: skip
 
 
 def _table(result: Evaluation) -> str:
@@ -82,7 +111,8 @@ def _table(result: Evaluation) -> str:
     ]
     size = format_size(result.size) if result.size else "any size"
     return (
-        f"mIoU {result.miou:.2f}, pixel accuracy {result.pixel_accuracy:.2f} "
+        f"mIoU {result.miou:.2f}, pixel accuracy {result.pixel_accuracy:.2f}"
+        f"{'' if result.mba is None else f', mBA {result.mba:.2f}'} "
         f"({result.frames} frames of {result.data}, {result.split}; {size}, fit {result.fit})\n"
         + "\n".join(rows)
         + f"\nrule: {result.rule}"

@@ -14,6 +14,30 @@ from typing import Any
 
 from edgeseg.disk import check_file, write_json
 from edgeseg.errors import UsageError
+from edgeseg.runtime.crf import CrfSpec, parse_crf
+
+
+def add_crf(parser: argparse.ArgumentParser) -> None:
+    """--crf and --crf-set."""
+    parser.add_argument(
+        "--crf",
+        action="store_true",
+        help="dense CRF behind the scores (folders exported with --output scores, checkpoints)",
+    )
+    parser.add_argument(
+        "--crf-set",
+        type=parse_crf,
+        metavar="NAME=VALUE,...",
+        help="of the CRF: w1, w2, sigma_alpha, sigma_beta, sigma_gamma, iterations "
+        "(default: DeepLab's)",
+    )
+
+
+def chosen_crf(args: argparse.Namespace) -> CrfSpec | None:
+    """The CRF that --crf and --crf-set ask for; UsageError for the second without the first."""
+    if args.crf_set is not None and not args.crf:
+        raise UsageError("--crf-set changes parameters of --crf; give --crf, too")
+    return (args.crf_set or CrfSpec()) if args.crf else None
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -17,12 +17,20 @@ from typing import Any
 
 from edgeseg.benchmarks.latency import summary_of
 from edgeseg.bundle import Manifest, read_manifest
-from edgeseg.cli.output import add_json, add_threads, positive, print_json
+from edgeseg.cli.output import (
+    add_crf,
+    add_json,
+    add_threads,
+    chosen_crf,
+    positive,
+    print_json,
+)
 from edgeseg.errors import DataError, UsageError
 from edgeseg.pipeline.model import terms_of
 from edgeseg.playback import Drawing, Sink, Source, open_sink, open_source, parse_rate
 from edgeseg.runtime.camera import Frames
 from edgeseg.runtime.camera import Source as StreamSource
+from edgeseg.runtime.crf_segmenter import CrfSegmenter, with_crf
 from edgeseg.runtime.segmenter import Segmenter, Stages, load
 from edgeseg.runtime.stream import stream
 
@@ -65,12 +73,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-ungated", action="store_true", help="run a folder that no accuracy gate passed"
     )
+    add_crf(parser)
     add_threads(parser)
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     rate = parse_rate(args.frames_per_second) if args.frames_per_second else None
+    crf = chosen_crf(args)
     check_engine_folder(Path(args.folder), args.allow_ungated)
     segmenter = load(
         args.folder,
@@ -79,6 +89,8 @@ def run(args: argparse.Namespace) -> int:
         inference_precision=args.inference_precision,
         allow_ungated=args.allow_ungated,
     )
+    if crf is not None:
+        segmenter = with_crf(segmenter, crf)
     with segmenter:
         source = open_source(args.source, args.limit, rate)
         sink = open_sink(
@@ -103,9 +115,13 @@ def run(args: argparse.Namespace) -> int:
         "weights": dataclasses.asdict(manifest.weights),
         **tally.to_dict(),
     }
+    if isinstance(segmenter, CrfSegmenter):
+        answer["crf"] = segmenter.cost()
     print_json(args.json, answer)
     if args.json != "-":
         print(_summary(tally, out))
+        if isinstance(segmenter, CrfSegmenter) and tally.frames:
+            print(segmenter.describe_cost())
         print(terms_of(args.folder))
     return 130 if tally.interrupted else 0
 

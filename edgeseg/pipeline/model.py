@@ -21,6 +21,8 @@ from edgeseg.errors import BundleError, UsageError, guess
 from edgeseg.frame import FITS, Size, format_size
 from edgeseg.labels import class_table
 from edgeseg.models import MODELS, WORK, split_name
+from edgeseg.runtime.crf import CrfSpec
+from edgeseg.runtime.crf_segmenter import FULL_SIZE, CrfSegmenter, with_crf
 from edgeseg.runtime.engine import EngineOptions, open_engine
 from edgeseg.runtime.segmenter import Segmenter, load
 from edgeseg.weights import is_non_commercial, scores, shipped, terms
@@ -89,6 +91,29 @@ def open_model(
     bundle = resized(read_bundle(folder), size, fit)
     engine = open_engine("torch", bundle, options)
     return Segmenter(engine, bundle, frames="rgb")
+
+
+def open_with_crf(
+    model: str,
+    spec: CrfSpec,
+    *,
+    size: Size | None,
+    fit: str | None,
+    options: EngineOptions,
+    allow_ungated: bool = False,
+) -> CrfSegmenter:
+    """The same, with the dense CRF behind it; an engine folder has to return scores."""
+    folder = find_model(model)
+    if not folder.is_dir() or read_manifest(folder).kind == "network":
+        opened = open_model(model, size=size, fit=fit, options=options, allow_ungated=allow_ungated)
+        return with_crf(opened, spec)
+    from edgeseg.training.engine_torch import TorchScoresEngine
+
+    bundle = resized(read_bundle(folder), size, fit)
+    output = dataclasses.replace(FULL_SIZE, scale=bundle.manifest.output.scale)
+    scores = dataclasses.replace(bundle.manifest, output=output)
+    engine = TorchScoresEngine(bundle, options)
+    return CrfSegmenter(engine, Bundle(bundle.folder, scores), frames="rgb", spec=spec)
 
 
 def resized(bundle: Bundle, size: Size | None, fit: str | None) -> Bundle:

@@ -147,6 +147,11 @@ class Segmenter:
         self.close()
 
     @property
+    def frame_format(self) -> str:
+        """The format of the frames that it takes, such as "rgb"."""
+        return self._prepare.format
+
+    @property
     def engine(self) -> Engine:
         """The engine; EngineError once the Segmenter is closed."""
         if self._engine is None:

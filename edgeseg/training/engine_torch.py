@@ -28,7 +28,8 @@ class TorchEngine(Engine):
         self.device = "CPU"
         self.inference_precision = "f32"
         self.threads = torch.get_num_threads()
-        self._model: torch.nn.Module = WithInput(model, bundle).eval()
+        self._network = WithInput(model, bundle).eval()
+        self._model: torch.nn.Module = self._network
 
     def compile(self) -> None:
         """Let torch.compile turn the network into native code, at its next `infer` (a minute)."""
@@ -39,6 +40,16 @@ class TorchEngine(Engine):
         with torch.inference_mode():
             labels: np.ndarray = self._model(torch.from_numpy(images)).numpy()
         return labels
+
+
+class TorchScoresEngine(TorchEngine):
+    """The same, without the argmax."""
+
+    def infer(self, images: np.ndarray) -> np.ndarray:
+        """(N, H, W, 3) uint8 -> (N, classes, H, W) float32 scores."""
+        with torch.inference_mode():
+            scores: np.ndarray = self._network.scores(torch.from_numpy(images)).numpy()
+        return scores
 
 
 class WithInput(torch.nn.Module):
@@ -56,6 +67,10 @@ class WithInput(torch.nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Normalise, run, argmax."""
+        return self.scores(images).argmax(1).to(torch.uint8)
+
+    def scores(self, images: torch.Tensor) -> torch.Tensor:
+        """Normalise and run: float (N, classes, H, W)."""
         normal = (images.permute(0, 3, 1, 2).float() - self.mean) * self.scale
         logits: torch.Tensor = self.model(normal)
-        return logits.argmax(1).to(torch.uint8)
+        return logits

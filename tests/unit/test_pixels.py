@@ -15,6 +15,8 @@ from edgeseg.runtime.decode import Decoder
 from edgeseg.runtime.decode_native import KINDS, TYPES
 from edgeseg.runtime.decode_numpy import AXES, MEASURES
 from edgeseg.runtime.pixel_jobs import DECODE, FORMATS, PREPARE, DecodeJob, PrepareJob, why_not
+from edgeseg.runtime.prepare import FORMATS as ALL_FORMATS
+from edgeseg.runtime.prepare import Preparer
 
 pytestmark = pytest.mark.unit
 
@@ -34,6 +36,10 @@ def run(name: str, job: ctypes.Structure, width: int, height: int, frames: int =
 def test_both_sides_know_the_same_structs():
     for number, name in enumerate((PREPARE, DECODE)):
         assert library().job_size(number) == ctypes.sizeof(STRUCTS[name]) == pixel_jobs.SIZES[name]
+
+
+def test_both_sides_know_the_same_formats():
+    assert set(FORMATS) == set(ALL_FORMATS)
 
 
 # Frames
@@ -106,6 +112,9 @@ def test_a_frame_is_prepared_as_on_the_cpu(form, size, fit):
         made = prepared(frame, form, size, network, fit, swap)
         where = place(size, network, fit)
         right = prepare(three(frame, form), where, swap=swap, fill=FILL)
+        assert np.array_equal(made, right)
+        order = "bgr" if swap != (form == "bgr") else "rgb"
+        Preparer(form, order, FILL)(frame, where, right)  # natively, where there is a compiler
         assert np.array_equal(made, right)
 
 

@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 RTX := .venv/.tensorrt-rtx
 NATIVE := $(wildcard hatch_build.py edgeseg/runtime/*.c edgeseg/runtime/*.h)
 
-.PHONY: setup quickstart check fix test test-all perf gpu-check clean
+.PHONY: setup quickstart check fix test test-all perf gpu-check wheels test-aarch64 clean
 
 setup: $(STAMP)
 
@@ -61,3 +61,11 @@ gpu-check:
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+# For x86-64 and Arm Linux from glibc 2.28 on, into dist/, and what each needs. On Debian: gcc-aarch64-linux-gnu.
+wheels: setup
+	@$(BIN)/python scripts/build_wheels.py
+
+# The runtime on an emulated arm64 Debian (root; 15 minutes the first time, then a few): docs/arm.md
+test-aarch64: setup
+	@scripts/test_aarch64.sh

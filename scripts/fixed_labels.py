@@ -136,8 +136,9 @@ def check(folder: Path, networks: list[Path]) -> int:
         checked += 1
         seen.add(name)
         if name.startswith("labels"):
-            sums = f"{zlib.crc32(expected[name].tobytes()):08x} there, {zlib.crc32(array.tobytes()):08x} here"
-            sys.stdout.write(f"{name}: {array.size} labels, checksum {sums}\n")
+            there, here = (zlib.crc32(labels.tobytes()) for labels in (expected[name], array))
+            sums = f"checksum {there:08x} there, {here:08x} here"
+            sys.stdout.write(f"{name}: {array.size} labels, {sums}\n")
     for name in sorted(set(expected) - seen):
         sys.stdout.write(f"{name}: not computed here\n")
     missing = len(set(expected) - seen)

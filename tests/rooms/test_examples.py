@@ -81,6 +81,7 @@ class Capture:
         return self.frames is not None
 
     def read(self) -> tuple[bool, np.ndarray | None]:
+        time.sleep(0.001)
         self.position += 1
         there = self.position <= len(self.frames)
         return there, self.frames[self.position - 1] if there else None
@@ -119,7 +120,7 @@ def test_a_video_is_shown_to_its_end(opencv, folder: Path, capsys):
 
 
 def test_a_camera_that_fails_is_opened_again_and_a_key_ends_the_loop(opencv, folder: Path):
-    Capture.turns = [noise(1), noise(5)]
+    Capture.turns = [noise(1), noise(1) * 5000]
     opencv.keys = iter([-1, 27])
     example("opencv_loop").main(str(folder), "0")
     assert len(opencv.shown) == 2

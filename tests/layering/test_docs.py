@@ -21,6 +21,7 @@ from edgeseg.cli import VERBS, Parser, main, verb_module
 from edgeseg.dataset.folder import FolderRecipe
 from edgeseg.labels import CLASS_TABLES
 from edgeseg.pipeline.int8_comparison_suite import Suite
+from edgeseg.pipeline.race import Rivals
 from edgeseg.pipeline.study import read_study
 from edgeseg.recipe import read_recipe
 from edgeseg.runtime.segmenter import Segmenter
@@ -334,6 +335,9 @@ def test_recipes_of_training_parse():
         content = tomllib.loads(suite.read_text())
         if "methods" in content:
             continue  # the INT8 comparison's
+        if "rivals" in content:
+            assert read_recipe(Rivals, suite).rivals
+            continue
         variants = content.get("variants", {"": {}})
         for variant in variants:
             assert read_recipe(plan.Recipe, suite, variant=variant).steps > 0

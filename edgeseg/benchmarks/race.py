@@ -171,12 +171,13 @@ def results(
     versions: dict[str, str],
     times: dict[str, np.ndarray],
     labels: dict[str, np.ndarray],
+    inside: np.ndarray,
     reference: str,
 ) -> list[dict[str, Any]]:
     """One row a contestant, from the fastest on.
 
-    `agreement` is the percent of labels that are those of `reference`; None for a contestant of
-    other classes or another size.
+    `agreement` is the percent of labels that are those of `reference` where `inside` (N, h, w) is
+    true: not in the padding. None for a contestant of other classes or another size.
     """
     rows = []
     for c in contestants:
@@ -192,7 +193,7 @@ def results(
                 "p50_ms": round(float(np.median(ms)), 3),
                 "against": c.against,
                 "ratio": ratio(ms, times[c.against]) if c.against in times else None,
-                "agreement": _agreement(c, labels, reference),
+                "agreement": _agreement(c, labels, inside, reference),
                 "latency_ms": summary_of(ms.ravel().tolist()),
                 "rounds_ms": [round(float(v), 3) for v in np.median(ms, 1)],
             }
@@ -200,8 +201,10 @@ def results(
     return sorted(rows, key=lambda row: float(str(row["p50_ms"])))
 
 
-def _agreement(c: Contestant, labels: dict[str, np.ndarray], reference: str) -> float | None:
+def _agreement(
+    c: Contestant, labels: dict[str, np.ndarray], inside: np.ndarray, reference: str
+) -> float | None:
     own, other = labels.get(c.name), labels.get(reference)
     if own is None or other is None or own.shape != other.shape:
         return None
-    return round(100.0 * float(np.mean(own == other)), 3)
+    return round(100.0 * float(np.mean((own == other)[inside])), 3)

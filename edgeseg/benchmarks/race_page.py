@@ -35,7 +35,8 @@ def page(content: dict[str, Any]) -> str:
         f"{data['kind']} {data['split']}, {content['macs'] / 1e9:.2f} G MACs; "
         + ("" if others is None else f"other programs took {others:.2f} cores meanwhile. ")
         + "Ratio: time over that of the named contestant, round by round, in brackets the 95 % "
-        "bootstrap interval of its median. Equal: percent of labels that are edgeseg fp32's.",
+        "bootstrap interval of its median. Equal: percent of labels, without the padding, that "
+        "are edgeseg fp32's.",
         "",
         _contestants(content["contestants"]),
         "",

@@ -17,11 +17,12 @@ from edgeseg.benchmarks.race import Contestant, Others, Worker, results, take_tu
 from edgeseg.benchmarks.race_page import page
 from edgeseg.benchmarks.roofline import measure_peaks, roofline
 from edgeseg.bundle import read_bundle
+from edgeseg.dataset import open_dataset
 from edgeseg.disk import write_json, write_text
 from edgeseg.errors import EngineError, UsageError, guess
 from edgeseg.pipeline.environments import Environment, install, interpreter
 from edgeseg.pipeline.plan import Say, Source
-from edgeseg.pipeline.race_networks import OURS, Networks, build, make_networks
+from edgeseg.pipeline.race_networks import OURS, Networks, build, make_networks, seen
 from edgeseg.runtime.engine_openvino import shared_core
 
 ROUNDS, CALLS = 15, 8
@@ -112,13 +113,15 @@ def race(plan: Race, out: Path, say: Say) -> dict[str, Any]:
         versions = {w.name: w.version for w in workers}
     own = {c.name for c in entrants if c.entry.get("own")}
     labels = {name: found for name, found in labels.items() if name not in own}
+    dataset, output = open_dataset(plan.data, plan.split), networks.network.manifest.output
+    inside = seen(dataset, networks.spec, output.scale)
     content = {
         "command": plan.command,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "machine": machine(),
         **_about(networks, plan),
         "others_cores": others_cores,
-        "contestants": results(chosen, versions, times, labels, "edgeseg fp32"),
+        "contestants": results(chosen, versions, times, labels, inside, "edgeseg fp32"),
         "failed": [{"name": name, "error": why} for name, why in failed.items()],
         "roofline": _roofline([networks.folder(*p) for p in pairs], networks, plan, say),
     }

@@ -12,10 +12,12 @@ import onnx
 from onnx.utils import Extractor
 
 from edgeseg.bundle import InputSpec
-from edgeseg.dataset import Dataset, open_dataset
+from edgeseg.dataset import Dataset, Sample, open_dataset
 from edgeseg.disk import writing_file
 from edgeseg.errors import GraphError, UsageError
 from edgeseg.export.gate import Budget
+from edgeseg.frame import Size, enlarged, place, prepare_labels
+from edgeseg.labels import IGNORE
 from edgeseg.pipeline.bench import torch_folder
 from edgeseg.pipeline.export import choose_frames, export_network
 from edgeseg.pipeline.floats import FloatNetwork, make_float, prepared
@@ -124,6 +126,19 @@ def camera_frames(dataset: Dataset, spec: InputSpec, count: int = RACED_FRAMES) 
     images = [prepared(s.image, spec) for s in dataset.spread(count)]
     swap = spec.order == "rgb"
     return np.stack([image[..., ::-1] if swap else image for image in images])
+
+
+def seen(dataset: Dataset, spec: InputSpec, scale: int, count: int = RACED_FRAMES) -> np.ndarray:
+    """(N, scale H, scale W) bool: the pixels of `camera_frames` that are no padding."""
+    masks = []
+    for sample in dataset.spread(count):
+        placement = enlarged(place(sample.labels.shape, _size(sample, spec), spec.fit), scale)
+        masks.append(prepare_labels(np.zeros_like(sample.labels), placement) != IGNORE)
+    return np.stack(masks)
+
+
+def _size(sample: Sample, spec: InputSpec) -> Size:
+    return spec.size or (sample.image.shape[0], sample.image.shape[1])
 
 
 def _save(path: Path, array: np.ndarray) -> None:

@@ -67,11 +67,12 @@ def entrant(name: str, against: str) -> Contestant:
 def test_rows_are_sorted_and_know_agreement():
     ours, fast, other = entrant("o", "o"), entrant("f", "o"), entrant("x", "o")
     times = {"o": np.full((2, 3), 4.0), "f": np.full((2, 3), 1.0), "x": np.full((2, 3), 9.0)}
-    labels = {"o": np.zeros((1, 2, 2)), "f": np.array([[[0, 0], [0, 1]]]), "x": np.zeros((1, 4, 4))}
-    rows = results([ours, fast, other], dict.fromkeys("ofx", "1"), times, labels, "o")
+    labels = {"o": np.zeros((1, 2, 2)), "f": np.array([[[0, 0], [2, 1]]]), "x": np.zeros((1, 4, 4))}
+    inside = np.array([[[True, True], [False, True]]])  # the 2 lies in the padding
+    rows = results([ours, fast, other], dict.fromkeys("ofx", "1"), times, labels, inside, "o")
     assert [row["name"] for row in rows] == ["f", "o", "x"]
     assert [row["ratio"] for row in rows] == [[0.25] * 3, [1.0] * 3, [2.25] * 3]
-    assert [row["agreement"] for row in rows] == [75.0, 100.0, None]
+    assert [row["agreement"] for row in rows] == [66.667, 100.0, None]
     assert rows[0]["p50_ms"] == 1.0
 
 

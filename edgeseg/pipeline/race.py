@@ -21,6 +21,7 @@ from edgeseg.dataset import open_dataset
 from edgeseg.disk import write_json, write_text
 from edgeseg.errors import EngineError, UsageError, guess
 from edgeseg.pipeline.environments import Environment, install, interpreter
+from edgeseg.pipeline.model import find_model
 from edgeseg.pipeline.plan import Say, Source
 from edgeseg.pipeline.race_networks import OURS, Networks, build, make_networks, seen
 from edgeseg.runtime.engine_openvino import shared_core
@@ -28,6 +29,10 @@ from edgeseg.runtime.engine_openvino import shared_core
 ROUNDS, CALLS = 15, 8
 PAGE, RESULT = "race.md", "race.json"
 INPUTS = ("frames", "planes")
+OTHERS = (
+    "usual script", "openvino f32", "openvino bf16", "openvino f16", "torch eager", "torch.compile",
+)  # fmt: skip
+"""Contestants that are not ours and need no --rivals, on any machine."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,8 @@ def prepare(rivals: Rivals, say: Say) -> None:
 
 def race(plan: Race, out: Path, say: Say) -> dict[str, Any]:
     """Build what takes part under `out`, run it, write `race.json` and `race.md` there."""
+    find_model(plan.source.model)
+    check_names(plan)
     networks = make_networks(plan.source, plan.data, plan.split, out, say)
     failed: dict[str, str] = {}
     entrants = [*built_in(networks, plan.threads), *_rivals(networks, plan)]
@@ -145,6 +152,16 @@ def _about(networks: Networks, plan: Race) -> dict[str, Any]:
     }
 
 
+def check_names(plan: Race) -> None:
+    """UsageError for an `only` that no race knows, before anything is built."""
+    ours = [_name(*pair) for pair in OURS]
+    known = [*ours, *(f"engine alone {name.removeprefix('edgeseg ')}" for name in ours), *OTHERS]
+    known += plan.rivals.rivals if plan.rivals else ()
+    for name in plan.only:
+        if name not in known:
+            raise UsageError(f"--only '{name}': no such contestant.{guess(name, known)}")
+
+
 def choose(entrants: Sequence[Contestant], only: Sequence[str]) -> list[Contestant]:
     """Those that `only` names, and whom they are measured against; UsageError for an unknown."""
     known = {c.name: c for c in entrants}
@@ -162,6 +179,10 @@ def half() -> str | None:
     return next((hint for hint, name in (("bf16", "BF16"), ("f16", "FP16")) if name in able), None)
 
 
+def _name(target: str, precision: str) -> str:
+    return f"edgeseg {precision}" if target == "openvino" else f"edgeseg {target} {precision}"
+
+
 def built_in(networks: Networks, threads: int) -> list[Contestant]:
     """All that need no environment of their own. The first is whom nearly all are measured with."""
     common = {"threads": threads, "frames": str(networks.frames)}
@@ -170,9 +191,7 @@ def built_in(networks: Networks, threads: int) -> list[Contestant]:
     found = []
     names = {}
     for target, precision in OURS:
-        name = names[target, precision] = "edgeseg " + (
-            precision if target == "openvino" else f"{target} {precision}"
-        )
+        name = names[target, precision] = _name(target, precision)
         entry = {"kind": "edgeseg", "path": str(networks.folder(target, precision)), **common}
         found.append(Contestant(name, f"edgeseg, {target}", precision, entry, name))
         alone = {**entry, "kind": "engine alone"}

@@ -165,3 +165,16 @@ def test_rivals_name_their_environment(tmp_path):
 def test_rivals_are_prepared_from_a_file(tmp_path, capsys):
     assert main(["race", "--prepare", "--out", str(tmp_path / "out")]) == 2
     assert "--prepare makes the environments of rivals; give --rivals" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nothing"], "edgeseg: 'nothing' is no model folder, no .onnx file and no model name."),
+        (["--only", "openvino fp32"], "edgeseg: --only 'openvino fp32': no such contestant. Did "),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_built(tmp_path, capsys, words, said):
+    assert main(["race", *words, "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.startswith(said)
+    assert not (tmp_path / "out").exists()

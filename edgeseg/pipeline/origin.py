@@ -80,6 +80,11 @@ def find_starts(init: str) -> dict[str, WeightsSpec]:
     """Folder -> what its weights say of themselves: what `init` started from, and `init`."""
     if not init:
         return {}
+    if init.endswith(".pth"):
+        raise UsageError(
+            f"the run started from {init}, a file that names no licence; what came of it can't be "
+            "shipped"
+        )
     folder = weights_folder(init)
     if not folder.is_dir():
         raise UsageError(f"the run started from {init}, which is gone: its licence can't be read")

@@ -268,6 +268,8 @@ def test_starting_weights_are_followed_to_the_first(run, tmp_path):
     toml = run.folder / "recipe.toml"
     toml.write_text(f"init = '{first}'\n{toml.read_text()}")
     assert list(find_starts(str(run.checkpoint))) == [str(first), str(run.checkpoint)]
+    with pytest.raises(UsageError, match=r"from encoder\.pth, a file that names no licence; what"):
+        find_starts("encoder.pth")
     with pytest.raises(UsageError, match=r"started from gone/x, which is gone: its licence can't"):
         find_starts("gone/x")
 

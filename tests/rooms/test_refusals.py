@@ -451,8 +451,8 @@ def forbidden(monkeypatch, tmp_path):
         return real(prefix=prefix, **more)
 
     real = tempfile.mkdtemp
-    monkeypatch.setattr("edgeseg.disk.tempfile.mkdtemp", deny)
-    monkeypatch.setattr("edgeseg.disk.tempfile.mkstemp", deny)
+    monkeypatch.setattr("tempfile.mkdtemp", deny)
+    monkeypatch.setattr("tempfile.mkstemp", deny)
 
 
 @pytest.mark.usefixtures("forbidden")
@@ -490,7 +490,7 @@ def test_out_is_a_file_or_holds_other_things(verb, model, data, tmp_path, refuse
 # Ctrl-C
 
 INTERRUPTED = {
-    "eval": "edgeseg.runtime.segmenter.prepare",
+    "eval": "edgeseg.runtime.segmenter.Segmenter.prepare",
     "export": "edgeseg.pipeline.gating.judge",
     "calibrate": "edgeseg.pipeline.quantise.find_ranges",
     "bench": "edgeseg.pipeline.floats.prepare",

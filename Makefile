@@ -40,7 +40,7 @@ fix: setup
 	$(BIN)/ruff format .
 
 test: setup $(RTX)
-	$(BIN)/python -m pytest -m "not chain and not gpu" $(ARGS)
+	$(BIN)/python -m pytest -m "not chain and not gpu and not long" $(ARGS)
 
 test-all: setup $(RTX)
 	$(BIN)/python -m pytest -m "not gpu" $(ARGS)

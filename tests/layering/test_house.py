@@ -195,7 +195,7 @@ def test_make_knows_its_targets():
     assert done.returncode == 0, done.stderr
     assert "--constraint constraints.txt --editable '.[dev]'" in done.stdout
     assert "--constraint constraints.txt 'edgeseg[tensorrt-rtx]'" in done.stdout
-    assert '-m "not chain and not gpu"' in done.stdout
+    assert '-m "not chain and not gpu and not long"' in done.stdout
 
 
 def test_tensorrt_rtx_is_for_tests_alone():

@@ -23,7 +23,7 @@ from edgeseg.benchmarks.layer_times import Times, measure
 from edgeseg.bundle import read_bundle
 from edgeseg.graph import numbers_moved, read_graph
 from edgeseg.runtime.engine import EngineOptions
-from edgeseg.runtime.engine_openvino import shared_core
+from edgeseg.runtime.engine_openvino import half_precision, shared_core
 
 CHANNELS, CELLS, LAYERS = 256, 64, 8
 COPY_MIB = 256
@@ -46,9 +46,7 @@ class Peaks:
 
 def measure_peaks(threads: int) -> Peaks:
     """The best of some repetitions of what engines are best at."""
-    able = shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    names = (("bf16", "BF16"), ("f16", "FP16"))
-    half = next((hint for hint, name in names if name in able), None)
+    half = half_precision(shared_core())
     return Peaks(
         round(_gmacs("f32", threads, quantised=False), 1),
         round(_gmacs(half, threads, quantised=False), 1) if half else None,

@@ -24,7 +24,7 @@ from edgeseg.pipeline.environments import Environment, install, interpreter
 from edgeseg.pipeline.model import find_model
 from edgeseg.pipeline.plan import Say, Source
 from edgeseg.pipeline.race_networks import OURS, Networks, build, make_networks, seen
-from edgeseg.runtime.engine_openvino import shared_core
+from edgeseg.runtime.engine_openvino import half_precision, shared_core
 
 ROUNDS, CALLS = 15, 8
 PAGE, RESULT = "race.md", "race.json"
@@ -173,12 +173,6 @@ def choose(entrants: Sequence[Contestant], only: Sequence[str]) -> list[Contesta
     return [c for c in entrants if c.name in asked]
 
 
-def half() -> str | None:
-    """OpenVINO's half precision on this CPU: "bf16", "f16", or None."""
-    able = shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return next((hint for hint, name in (("bf16", "BF16"), ("f16", "FP16")) if name in able), None)
-
-
 def _name(target: str, precision: str) -> str:
     return f"edgeseg {precision}" if target == "openvino" else f"edgeseg {target} {precision}"
 
@@ -202,7 +196,8 @@ def built_in(networks: Networks, threads: int) -> list[Contestant]:
     title = "usual script: numpy, ONNX Runtime, numpy's argmax"
     found.append(Contestant("usual script", title, "fp32", usual, names["onnxruntime", "fp32"]))
     title = "OpenVINO's practice: PrePostProcessor, argmax in the graph"
-    pairs = [("f32", "fp32")] + ([(h, "fp16")] if (h := half()) else [])
+    half = half_precision(shared_core())
+    pairs = [("f32", "fp32"), *([(half, "fp16")] if half else [])]
     for hint, ours in pairs:
         entry = {**best, "precision": hint}
         found.append(Contestant(f"openvino {hint}", title, hint, entry, names["openvino", ours]))
@@ -224,7 +219,8 @@ def _rivals(networks: Networks, plan: Race) -> list[Contestant]:
         "frames": {"order": networks.spec.order},
         "planes": {"order": "rgb", "mean": [0.0] * 3, "std": [255.0] * 3},
     }
-    hints = {"f32": "f32", "bf16": half() or "f32", "int8": half() or "f32"}
+    half = half_precision(shared_core()) or "f32"
+    hints = {"f32": "f32", "bf16": half, "int8": half}
     against = {"f32": "edgeseg fp32", "bf16": "edgeseg fp16", "int8": "edgeseg int8"}
     for name, rival in plan.rivals.rivals.items():
         path = networks.out / "rivals" / name / rival.out

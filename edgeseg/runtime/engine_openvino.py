@@ -119,5 +119,10 @@ def _precision(bundle: Bundle, core: openvino.Core, plugin: str, asked: str | No
         return "f16"
     if asked is not None or bundle.manifest.precision == "fp32":
         return asked or "f32"
+    return half_precision(core, plugin) or "f32"
+
+
+def half_precision(core: openvino.Core, plugin: str = "CPU") -> str | None:
+    """The half precision that a plugin computes in here: "f16", "bf16", or None."""
     able = core.get_property(plugin, "OPTIMIZATION_CAPABILITIES")
-    return next((hint for hint, name in _HALVES.items() if name in able), "f32")
+    return next((hint for hint, name in _HALVES.items() if name in able), None)

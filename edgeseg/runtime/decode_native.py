@@ -19,7 +19,7 @@ from edgeseg.runtime.decode_numpy import AXES, MEASURES
 FOLDER = Path(__file__).parent
 SOURCES = (
     "decode.c", "decode_scores.h", "decode_isa.h", "decode_arithmetic.h", "decode_kernels.h",
-    "prepare.c", "prepare_colours.h", "lattice.c",
+    "prepare.c", "prepare_arithmetic.h", "prepare_colours.h", "lattice.c",
 )  # fmt: skip
 ISAS = {"avx512": 8, "avx2": 4, "neon": 2, "c": 1}
 """Instruction sets and their bits in decode.c, the fastest first."""

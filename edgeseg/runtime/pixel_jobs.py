@@ -11,6 +11,7 @@ from edgeseg.bundle import KernelsRecord
 FOLDER = Path(__file__).parent
 SOURCES = (
     "pixels.cu", "pixels.cuh", "decode_scores.h", "decode_isa.h", "decode_arithmetic.h",
+    "prepare_arithmetic.h",
 )  # fmt: skip
 FORMATS = {"rgb": 0, "bgr": 0, "nv12": 1, "yuyv": 2, "grey": 3}
 """Formats of frames, as in prepare.py, and their numbers in pixels.cuh."""

@@ -1,7 +1,7 @@
 /* One pixel of the network's input, and one label: what pixels.cu runs a thread for.
  *
- * Plain C as well as CUDA, so that tests compile it without a GPU. Frames are prepared in whole numbers
- * as edgeseg/frame.py says, with its taps; labels are decoded with the arithmetic of decode.c.
+ * Plain C as well as CUDA, so that tests compile it without a GPU. Frames are prepared with the arithmetic
+ * of prepare.c and the taps of edgeseg/frame.py, labels are decoded with that of decode.c.
  */
 
 #ifndef EDGESEG_PIXELS_CUH
@@ -15,6 +15,7 @@
 #define ISA_ONE
 #include "decode_isa.h"
 #include "decode_arithmetic.h"
+#include "prepare_arithmetic.h"
 
 #ifdef __CUDACC__
 #define KERNEL extern "C" __global__
@@ -22,8 +23,7 @@
 #define KERNEL
 #endif
 
-/* As in pixels.py, all of them. */
-enum { THREE, NV12, YUYV, GREY };
+/* As in pixel_jobs.py. */
 enum { LABELS = SHUFFLE + 1 }; /* the network's labels as they are: only taken */
 
 /* A frame -> the network's input. Strides and offsets are bytes. Row y of the target is the sum of rows
@@ -56,38 +56,13 @@ typedef struct {
 
 /* ---- frames ---------------------------------------------------------------------------------- */
 
-enum { FINE = 7, ROUND_ROW = 1 << 6, ROUND_PIXEL = 1 << 20, TO_PIXEL = 21 };
-
-DEVICE static inline int clip_byte(int n) { return n < 0 ? 0 : n > 255 ? 255 : n; }
-
-/* ITU-R BT.601 with Y from 16 to 235, in 1 / 8192, halves up; as in prepare.py. */
-enum { LUMA = 9539, RED_V = 13075, GREEN_U = 3209, GREEN_V = 6660, BLUE_U = 16525, HALF = 4096 };
-
-DEVICE static inline void colours(int y, int u, int v, int *pixel)
-{
-    y = LUMA * (y - 16) + HALF;
-    u -= 128;
-    v -= 128;
-    pixel[0] = clip_byte((y + RED_V * v) >> 13);
-    pixel[1] = clip_byte((y - GREEN_U * u - GREEN_V * v) >> 13);
-    pixel[2] = clip_byte((y + BLUE_U * u) >> 13);
-}
-
 /* The three channels of a pixel of the frame: red, green, blue, or as they lie in the frame. */
-DEVICE static inline void read_pixel(const PrepareJob *job, int y, int x, int *pixel)
+DEVICE static inline void read_pixel(const PrepareJob *job, int y, int x, uint8_t *pixel)
 {
     const uint8_t *row = job->frame + (int64_t)y * job->frame_stride;
     switch (job->format) {
-    case NV12: {
-        const uint8_t *both = job->chroma + (int64_t)(y / 2) * job->chroma_stride + x / 2 * 2;
-        colours(row[x], both[0], both[1], pixel);
-        return;
-    }
-    case YUYV: {
-        const uint8_t *both = row + x / 2 * 4;
-        colours(row[2 * x], both[1], both[3], pixel);
-        return;
-    }
+    case NV12: nv12_pixel(row, job->chroma + (int64_t)(y / 2) * job->chroma_stride, x, pixel); return;
+    case YUYV: yuyv_pixel(row, x, pixel); return;
     case GREY: pixel[0] = pixel[1] = pixel[2] = row[x]; return;
     default:
         for (int c = 0; c < 3; c++) pixel[c] = row[3 * x + c];
@@ -107,19 +82,19 @@ DEVICE static inline void prepare_pixel(const PrepareJob *job, int y, int x)
     const int16_t *column_weight = job->column_weight + (int64_t)column * job->column_taps;
     const int from_y = job->source_top + job->row_first[row];
     const int from_x = job->source_left + job->column_first[column];
-    int sums[3] = {ROUND_PIXEL, ROUND_PIXEL, ROUND_PIXEL};
+    int32_t sums[3] = {HALF_REST, HALF_REST, HALF_REST};
     for (int i = 0; i < job->column_taps; i++) {
         const int weight = column_weight[i];
         if (!weight) continue;
-        int mixed[3] = {ROUND_ROW, ROUND_ROW, ROUND_ROW};
+        int32_t mixed[3] = {HALF_FINE, HALF_FINE, HALF_FINE};
         for (int k = 0; k < job->row_taps; k++) {
-            int pixel[3];
+            uint8_t pixel[3];
             read_pixel(job, from_y + k, from_x + i, pixel);
             for (int c = 0; c < 3; c++) mixed[c] += row_weight[k] * pixel[c];
         }
         for (int c = 0; c < 3; c++) sums[c] += weight * (mixed[c] >> FINE);
     }
-    for (int c = 0; c < 3; c++) to[job->swap ? 2 - c : c] = (uint8_t)(sums[c] >> TO_PIXEL);
+    for (int c = 0; c < 3; c++) to[job->swap ? 2 - c : c] = (uint8_t)(sums[c] >> REST);
 }
 
 /* ---- labels ---------------------------------------------------------------------------------- */

@@ -15,13 +15,14 @@
 #include <immintrin.h>
 #endif
 
+#include "prepare_arithmetic.h"
+
 #define EXPORT __attribute__((visibility("default")))
 
 /* As in prepare_native.py, all of them. */
-enum { THREE, NV12, YUYV, GREY };
 enum { PLAIN_C = 1, AVX2 = 4 };
 enum { DONE, NO_MEMORY };
-enum { FINE = 7, REST = 21, SLACK = 64 };
+enum { SLACK = 64 };
 
 /* Strides count bytes. `row_first` and `row_weights` (h, row_taps) are taps of rows; of columns they
  * are (w,) and (pairs, w, 2). `top`, `left`, `height` and `width` are the part of the frame that is
@@ -98,7 +99,7 @@ static inline __attribute__((always_inline)) void mix_some(const uint8_t *const 
                                                            int from, int count, int16_t *to)
 {
     for (int x = from; x < count; x++) {
-        int32_t sum = 1 << (FINE - 1);
+        int32_t sum = HALF_FINE;
         for (int k = 0; k < taps; k++) sum += weights[k] * rows[k][x];
         to[x] = (int16_t)(sum >> FINE);
     }
@@ -126,7 +127,7 @@ INLINE __m256i pair_of(int low, int high)
 /* 16 columns; how many rows there are is known to the compiler for few of them. */
 INLINE void mix_16(const uint8_t *const *rows, const int16_t *weights, int taps, int x, int16_t *to)
 {
-    __m256i low = _mm256_set1_epi32(1 << (FINE - 1)), high = low;
+    __m256i low = _mm256_set1_epi32(HALF_FINE), high = low;
     for (int k = 0; k < taps; k += 2) {
         const int last = k + 1 == taps;
         const __m128i a = _mm_loadu_si128((const __m128i *)(rows[k] + x));
@@ -172,7 +173,7 @@ static void mix_columns_c(const Preparation *job, const int16_t *mixed, int from
 {
     const int red = job->swap ? 2 : 0;
     for (int x = from; x < job->w; x++) {
-        int32_t sums[3] = {1 << (REST - 1), 1 << (REST - 1), 1 << (REST - 1)};
+        int32_t sums[3] = {HALF_REST, HALF_REST, HALF_REST};
         for (int p = 0; p < job->pairs; p++) {
             const int16_t *weights = job->column_weights + 2 * ((int64_t)p * job->w + x);
             const int16_t *pixels = mixed + 3 * (job->column_first[x] + 2 * p);
@@ -190,7 +191,7 @@ INLINE __m256i two_pixels(const Preparation *job, const int16_t *mixed, int pair
 {
     const __m256i spread = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
     const int16_t *one = mixed + 3 * job->column_first[x], *two = mixed + 3 * job->column_first[x + 1];
-    __m256i sum = _mm256_set1_epi32(1 << (REST - 1));
+    __m256i sum = _mm256_set1_epi32(HALF_REST);
     for (int p = 0; p < pairs; p++) {
         const int16_t *weights = job->column_weights + 2 * ((int64_t)p * job->w + x);
         __m256i pixels = _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(one + 6 * p)));

@@ -6,32 +6,14 @@
 #define INLINE static inline __attribute__((always_inline)) TARGET
 #endif
 
-static inline uint8_t clip(int32_t v) { return v < 0 ? 0 : v > 255 ? 255 : (uint8_t)v; }
-
-/* BT.601, 16 to 235, in 1/8192; as in frame.py. */
-enum { LUMA = 9539, RED_V = 13075, GREEN_U = 3209, GREEN_V = 6660, BLUE_U = 16525, HALF = 4096 };
-
-static inline void pixel(int32_t y, int32_t u, int32_t v, uint8_t *to)
-{
-    y = LUMA * (y - 16) + HALF;
-    u -= 128;
-    v -= 128;
-    to[0] = clip((y + RED_V * v) >> 13);
-    to[1] = clip((y - GREEN_U * u - GREEN_V * v) >> 13);
-    to[2] = clip((y + BLUE_U * u) >> 13);
-}
-
 static void nv12_c(const uint8_t *y, const uint8_t *uv, int from, int width, uint8_t *to)
 {
-    for (int x = from; x < width; x++) pixel(y[x], uv[x & ~1], uv[x | 1], to + 3 * x);
+    for (int x = from; x < width; x++) nv12_pixel(y, uv, x, to + 3 * x);
 }
 
 static void yuyv_c(const uint8_t *row, int from, int width, uint8_t *to)
 {
-    for (int x = from; x < width; x++) {
-        const uint8_t *both = row + 4 * (x >> 1);
-        pixel(row[2 * x], both[1], both[3], to + 3 * x);
-    }
+    for (int x = from; x < width; x++) yuyv_pixel(row, x, to + 3 * x);
 }
 
 static void grey_c(const uint8_t *row, int64_t stride, int from, int width, uint8_t *to)

@@ -233,7 +233,7 @@ def test_both_sides_agree_about_a_job():
     assert opened is not None
     opened.edgeseg_preparation_size.restype = ctypes.c_int64
     assert opened.edgeseg_preparation_size() == ctypes.sizeof(prepare_native.Preparation)
-    source = (decode_native.FOLDER / "prepare_colours.h").read_text()
+    source = (decode_native.FOLDER / "prepare_arithmetic.h").read_text()
     for name in ("LUMA", "RED_V", "GREEN_U", "GREEN_V", "BLUE_U"):
         found = re.search(rf"\b{name} = (\d+)", source)
         assert found is not None

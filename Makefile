@@ -5,6 +5,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 RTX := .venv/.tensorrt-rtx
+# As many processes as CPUs; the tests of one module stay together and share its fixtures.
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
 NATIVE := $(wildcard hatch_build.py edgeseg/runtime/*.c edgeseg/runtime/*.h)
 
 .PHONY: setup quickstart check fix test test-all perf gpu-check wheels test-aarch64 clean
@@ -40,10 +42,10 @@ fix: setup
 	$(BIN)/ruff format .
 
 test: setup $(RTX)
-	$(BIN)/python -m pytest -m "not chain and not gpu and not long" $(ARGS)
+	$(PYTEST) -m "not chain and not gpu and not long" $(ARGS)
 
 test-all: setup $(RTX)
-	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
+	$(PYTEST) -m "not gpu" $(ARGS)
 
 # Ratios and counts against benchmarks/perf.json, on a quiet machine; make perf WRITE=1 makes it anew.
 perf: setup

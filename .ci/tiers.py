@@ -27,15 +27,22 @@ _passed: Counter[str] = Counter()
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Count one test that passed, or that failed as its strict xfail mark says."""
+    """The report names the test's tiers, also when another process (pytest-xdist) made it."""
     report = yield
-    if report.when == "call" and (report.passed or hasattr(report, "wasxfail")):
-        _passed.update(tier for tier in TIERS if item.get_closest_marker(tier))
+    report.user_properties += [("tier", t) for t in TIERS if item.get_closest_marker(t)]
     return report
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Count one test that passed, or that failed as its strict xfail mark says."""
+    if report.when == "call" and (report.passed or hasattr(report, "wasxfail")):
+        _passed.update(str(value) for name, value in report.user_properties if name == "tier")
+
+
 def pytest_sessionfinish() -> None:
-    """Add the counts to those of the runs before."""
+    """Add the counts to those of the runs before; of several processes the first does it."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return
     path = Path(os.environ["EDGESEG_TIER_COUNTS"])
     before = json.loads(path.read_text()) if path.exists() else {}
     path.write_text(json.dumps(Counter(before) + _passed))

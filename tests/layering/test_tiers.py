@@ -65,8 +65,11 @@ def test_real_data_that_is_required_fails(tmp_path: Path):
 XFAIL = "@pytest.mark.unit\n@pytest.mark.xfail(reason='known', strict=True)\n"
 
 
+@pytest.mark.parametrize("processes", [[], ["-n", "2"]])
 @pytest.mark.parametrize("holds", [False, True])
-def test_what_fails_as_marked_counts_and_what_does_not_fails(tmp_path: Path, holds: bool):
+def test_what_fails_as_marked_counts_and_what_does_not_fails(
+    tmp_path: Path, holds: bool, processes: list[str]
+):
     counts = tmp_path / "counts.json"
     (tmp_path / "tests").mkdir()
     shutil.copy(ROOT / "tests" / "conftest.py", tmp_path / "tests")
@@ -75,7 +78,7 @@ def test_what_fails_as_marked_counts_and_what_does_not_fails(tmp_path: Path, hol
         f"import pytest\n\n{XFAIL}def test_it():\n    assert {holds}\n"
     )
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "tiers", "tests"],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "tiers", *processes, "tests"],
         cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
         env={**os.environ, "EDGESEG_TIER_COUNTS": str(counts), "PYTHONPATH": str(ROOT / ".ci")},
     )  # fmt: skip

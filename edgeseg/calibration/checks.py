@@ -56,6 +56,21 @@ def check_dead_weights(model: onnx.ModelProto, places: Sequence[Place]) -> list[
     return warnings
 
 
+def check_dead_channels(magnitudes: Mapping[str, np.ndarray]) -> list[str]:
+    """A warning of channels that hold nothing in any frame, of (C,) magnitudes by tensor.
+
+    A tensor that is 0 as a whole is `check_ranges`' to name.
+    """
+    dead = {tensor: int((m == 0).sum()) for tensor, m in magnitudes.items() if m.any()}
+    found = [f"{n} of {len(magnitudes[t])} in '{t}'" for t, n in dead.items() if n]
+    if not found:
+        return []
+    return [
+        f"{sum(dead.values())} channels are 0 in every calibration frame ({_listed(found)}); they "
+        "are dead, or the frames show too little: what they hold later may be clipped"
+    ]
+
+
 class FramesCheck:
     """Watches samples while they pass: frames of one colour, repeated frames, classes not seen."""
 
@@ -137,15 +152,10 @@ def check_ranges(
         if lost >= CRUSHED:
             warnings.append(
                 f"{what}: at its range of {ranges[tensor]:.4g}, {lost:.2f} % of its values become "
-                "0; a few outliers set it. Take '--method percentile' or 'mse', or keep its layers "
-                "in float"
+                "0; a few outliers set it. Take '--method percentile' or 'mse', or give other "
+                "frames"
             )
     return warnings
-
-
-def dead_tensors(histograms: Mapping[str, Histogram]) -> tuple[str, ...]:
-    """The tensors that are 0 in every frame: no scale fits them, so their readers stay in float."""
-    return tuple(t for t, h in histograms.items() if h.low == h.high == 0)
 
 
 def share_lost(histogram: Histogram, magnitude: float) -> float:

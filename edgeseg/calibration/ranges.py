@@ -44,15 +44,21 @@ class RangeTable:
 
     def check(self, network: str, preprocessing: str, where: str) -> None:
         """BundleError that names what changed unless both hashes are those of the table."""
-        for what, own, other in (
-            ("network", self.network_sha256, network),
-            ("preprocessing", self.preprocessing_sha256, preprocessing),
-        ):
-            if own != other:
-                raise BundleError(
-                    f"{where}: the range table was made for another {what} ({own[:12]}..., now "
-                    f"{other[:12]}...); run 'edgeseg calibrate' again"
-                )
+        self.check_preprocessing(preprocessing, where)
+        _same("network", "weights, output or size", self.network_sha256, network, where)
+
+    def check_preprocessing(self, preprocessing: str, where: str) -> None:
+        """The half of `check` that needs no graph."""
+        parts = "size, fit, channel order, mean, std or fill"
+        _same("preprocessing", parts, self.preprocessing_sha256, preprocessing, where)
+
+
+def _same(what: str, parts: str, own: str, other: str, where: str) -> None:
+    if own != other:
+        raise BundleError(
+            f"{where}: the range table was made for another {what}: {parts} changed "
+            f"({own[:12]}..., now {other[:12]}...); run 'edgeseg calibrate' again"
+        )
 
 
 class FramesDigest:

@@ -62,6 +62,11 @@ class Suite:
         for target in self.targets:
             if target not in (*EXPORTERS, TORCH):
                 raise UsageError(f"unknown target '{target}'.{guess(target, (*EXPORTERS, TORCH))}")
+        if TORCH in self.targets and "fp32" not in self.precisions:
+            raise UsageError(
+                f"target 'torch' runs the checkpoint in fp32, and --precisions is "
+                f"{','.join(self.precisions)}; add fp32 to it, or leave torch away"
+            )
 
 
 def bench(suite: Suite, out: Path, say: Say) -> dict[str, Any]:

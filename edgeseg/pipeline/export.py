@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 
 from edgeseg.bundle import Bundle, Manifest, Quantisation, read_manifest, write_bundle
-from edgeseg.calibration.ranges import read_table
+from edgeseg.calibration.ranges import RangeTable, preprocessing_sha256, read_table
 from edgeseg.calibration.sensitivity import Layer
 from edgeseg.dataset import Dataset, open_dataset
 from edgeseg.disk import check_replaceable, writing_folder
@@ -32,7 +32,7 @@ from edgeseg.export.targets import (
     why_ungated,
 )
 from edgeseg.pipeline.build import build
-from edgeseg.pipeline.floats import FloatNetwork, make_float, split_frames
+from edgeseg.pipeline.floats import FloatNetwork, input_of, make_float, split_frames
 from edgeseg.pipeline.gating import failed, run_gate
 from edgeseg.pipeline.model import find_model
 from edgeseg.pipeline.plan import (
@@ -95,17 +95,30 @@ def export(
         )
     if table_path and gate is None and not _trained_on_synthetic(source.model):
         raise UsageError("a range table holds no frames for the gate: give --gate KIND:PATH too")
+    table = _given(table_path, source, plan) if table_path else None
     find_target(plan.target, plan.precision, plan.options, say)
     frames = choose_frames(data, gate)
     network = make_float(source, frames.gate, say)
     quantiser = None
     if plan.precision == "int8":
-        if table_path:
-            table = check_table(network, read_table(table_path), table_path)
-        else:
+        if table is None:
             table = calibrate(network, frames.calibration, plan.method, say)
+        elif table_path:
+            check_table(network, table, table_path)
         quantiser = Quantiser(network, table)
     return export_network(network, quantiser, plan, out, say)
+
+
+def _given(path: Path, source: Source, plan: Plan) -> RangeTable:
+    """The range table that was typed, refused before any work where that can be known."""
+    if plan.precision != "int8":
+        raise UsageError(
+            f"--calib {path} is a range table, and {plan.precision} takes none; leave it away "
+            "(--gate KIND:PATH names the frames of the gate)"
+        )
+    table = read_table(path)
+    table.check_preprocessing(preprocessing_sha256(input_of(source)), str(path))
+    return table
 
 
 def _trained_on_synthetic(model: str) -> bool:

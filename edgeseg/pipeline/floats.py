@@ -75,6 +75,18 @@ def make_float(source: Source, gate: Dataset, say: Say) -> FloatNetwork:
     return _checkpoint(bundle, source, gate, say)
 
 
+def input_of(source: Source) -> InputSpec:
+    """The input of the graph that `make_float` makes, known without making it."""
+    path = find_model(source.model)
+    if path.suffix == ".onnx":
+        return _how_to_read(source)[0]
+    bundle = read_bundle(path)
+    if is_learned(bundle.manifest):
+        return bundle.manifest.input
+    spec = resized(bundle, source.size, source.fit).manifest.input
+    return ordered(spec, source.order or spec.order)
+
+
 def _checkpoint(bundle: Bundle, source: Source, gate: Dataset, say: Say) -> FloatNetwork:
     from edgeseg.export.to_onnx import to_onnx
 

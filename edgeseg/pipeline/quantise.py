@@ -14,6 +14,7 @@ from edgeseg.bundle import Quantisation
 from edgeseg.calibration.bias import find_offsets
 from edgeseg.calibration.checks import (
     FramesCheck,
+    check_dead_channels,
     check_dead_weights,
     check_ranges,
     check_weights,
@@ -107,7 +108,8 @@ def calibrate(network: FloatNetwork, frames: Dataset, method: str, say: Say) -> 
     histograms = observe(graph, measured(places), _images(network, frames))
     ranges = find_ranges(graph, places, method, histograms, digest.kept())
     warnings = check.finish(frames) + check_dead_weights(graph, places)
-    for warning in (*warnings, *check_ranges(histograms, ranges, places)):
+    warnings += check_dead_channels(magnitudes) + check_ranges(histograms, ranges, places)
+    for warning in warnings:
         say(f"warning: {warning}")
     offsets = find_offsets(graph, places, ranges, digest.kept())
     say(f"calibrated {len(ranges)} tensors on {len(digest)} frames of {name(frames)} ({method})")

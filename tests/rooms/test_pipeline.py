@@ -30,7 +30,7 @@ from edgeseg.export.gate import Budget
 from edgeseg.labels import IGNORE
 from edgeseg.models import MODELS
 from edgeseg.pipeline.export import choose_frames, export, export_network
-from edgeseg.pipeline.floats import gate_inputs, make_float, split_frames
+from edgeseg.pipeline.floats import gate_inputs, input_of, make_float, split_frames
 from edgeseg.pipeline.model import check_size, find_model, open_model, resized
 from edgeseg.pipeline.plan import GATE_FRAMES, Plan, Source
 from edgeseg.pipeline.quantise import Quantiser, calibrate, check_table, first_departure
@@ -413,6 +413,15 @@ def test_a_table_is_bound_to_its_network_and_preprocessing(networks, quantiser, 
     scores = networks.get(scores=True)
     with pytest.raises(BundleError, match="made for another network"):
         check_table(scores, quantiser.table, where)
+
+
+def test_the_input_is_known_before_the_graph_is_made(networks):
+    """(120, 110, 100) of red, green and blue is (100, 110, 120) of blue, green and red."""
+    model = str(networks.checkpoint("espnetc_q3"))
+    assert input_of(Source(model)) == networks.get().spec
+    other = input_of(Source(model, (32, 48), "crop", "bgr"))
+    assert (other.size, other.fit, other.order) == ((32, 48), "crop", "bgr")
+    assert (other.mean, other.std) == ((100.0, 110.0, 120.0), (72.0, 71.0, 70.0))
 
 
 # `export`

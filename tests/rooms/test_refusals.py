@@ -156,6 +156,8 @@ def test_what_export_can_not_do(more, said, model, data, tmp_path, refused):
     ("more", "said"),
     [
         (["--targets", "onnxruntime,openvivo"], "unknown target 'openvivo'. Did you mean 'openv"),
+        (["--targets", "torch", "--precisions", "int8"], "target 'torch' runs the checkpoint in "
+         "fp32, and --precisions is int8; add fp32 to it, or leave torch away"),
         (["--precisions", "fp32,int4"], "unknown precision 'int4'. Did you mean 'int8'?"),
         (["--sizes", "64x96,512"], "size '512' is not HEIGHTxWIDTH, such as 512x1024"),
         (["--samples", "0"], "argument --samples: '0' is no positive integer."),
@@ -164,7 +166,7 @@ def test_what_export_can_not_do(more, said, model, data, tmp_path, refused):
         (["--split", "validation"], "argument --split: invalid choice: 'validation' (choose from"),
         (["--split", "test"], "has no split 'test'"),
     ],
-)
+)  # fmt: skip
 def test_what_bench_can_not_do(more, said, model, data, tmp_path, refused):
     assert said in refused(*typed_for("bench", model, data, tmp_path / "out"), *more)
 
@@ -362,15 +364,21 @@ def test_range_tables(networks, model, data, tmp_path, refused, capsys):
     assert main(typed_for("calibrate", model, data, table)) == 0
     assert capsys.readouterr().out == f"{table}: ranges of 14 tensors, 16 frames\n"
 
-    def export(*more: object, early: bool = False) -> str:
+    def export(*more: object, early: bool = True) -> str:
         line = typed_for("export", model, str(table), tmp_path / "out")
         return refused(*line, "--gate", data, *more, early=early)
 
     good = json.loads(table.read_text())
-    assert "made for another preprocessing" in export("--fit", "crop")
-    assert "made for another network" in export("--size", "32x48", "--fit", "pad")
+    assert "made for another preprocessing: size, fit" in export("--fit", "crop")
+    assert "made for another preprocessing: size, fit" in export("--size", "32x48")
+    assert "made for another network" in export("--output", "scores", early=False)
+    assert export("--precision", "fp32") == (
+        f"--calib {table} is a range table, and fp32 takes none; leave it away (--gate KIND:PATH "
+        "names the frames of the gate)"
+    )
     table.write_text(json.dumps(good | {"ranges": {}}))
-    assert re.search(r"the range table has no tensor '.*'; calibrate this network again", export())
+    said = export(early=False)
+    assert re.search(r"the range table has no tensor '.*'; calibrate this network again", said)
     table.write_text(table.read_text()[:50])
     assert f"{table}: is no range table (" in export()
     table.unlink()

@@ -365,8 +365,8 @@ def test_a_table_of_another_network_is_refused():
     with pytest.raises(BundleError) as refused:
         table().check(other, preprocessing_sha256(SPEC), "ranges.json")
     assert str(refused.value) == (
-        f"ranges.json: the range table was made for another network ({own[:12]}..., now "
-        f"{other[:12]}...); run 'edgeseg calibrate' again"
+        "ranges.json: the range table was made for another network: weights, output or size "
+        f"changed ({own[:12]}..., now {other[:12]}...); run 'edgeseg calibrate' again"
     )
 
 
@@ -383,6 +383,12 @@ def test_a_table_of_another_network_is_refused():
 )
 def test_a_table_of_another_preprocessing_is_refused(change):
     other = preprocessing_sha256(dataclasses.replace(SPEC, **change))
+    with pytest.raises(BundleError) as refused:
+        table().check_preprocessing(other, "ranges.json")
+    assert str(refused.value).startswith(
+        "ranges.json: the range table was made for another preprocessing: size, fit, channel "
+        "order, mean, std or fill changed ("
+    )
     with pytest.raises(BundleError, match="made for another preprocessing"):
         table().check(network_sha256(graph()), other, "ranges.json")
 

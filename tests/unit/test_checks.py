@@ -9,10 +9,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeseg.calibration.checks import (
     FramesCheck,
+    check_dead_channels,
     check_dead_weights,
     check_ranges,
     check_weights,
-    dead_tensors,
     share_lost,
 )
 from edgeseg.calibration.histogram import Histogram
@@ -154,6 +154,15 @@ def test_a_deconvolution_has_its_outputs_on_the_second_axis():
     assert "1 of 3 output channels are all 0 (2)" in said
 
 
+def test_dead_channels_are_named_by_tensor():
+    magnitudes = {"a": np.array([0.5, 0, 2, 0]), "b": np.array([0, 1.0]), "c": np.ones(3)}
+    assert check_dead_channels(magnitudes) == [
+        "3 channels are 0 in every calibration frame (2 of 4 in 'a', 1 of 2 in 'b'); they are "
+        "dead, or the frames show too little: what they hold later may be clipped"
+    ]
+    assert check_dead_channels({"c": np.ones(3), "all of it": np.zeros(3)}) == []
+
+
 # Ranges
 
 
@@ -172,10 +181,8 @@ def test_a_tensor_that_is_always_zero_is_named():
         "tensor 'x' (read by conv1, conv2) is 0 in every calibration frame, so it has no range and "
         "INT8 makes 0 of whatever it holds later; its channels are dead, or the frames are too few"
     ]
-    assert dead_tensors(histograms) == ("x",)
     never_above = {"x": counted(-1.0, 0.0)}
     assert check_ranges(never_above, {"x": 1.0}, PLACES) == []
-    assert dead_tensors(never_above) == ()
 
 
 def test_what_falls_to_zero():
@@ -191,6 +198,6 @@ def test_an_outlier_that_sets_the_range_is_warned_of():
     (said,) = check_ranges(histograms, {"y": 1000.0}, PLACES)
     assert said == (
         "tensor 'y' (read by conv3): at its range of 1000, 99.50 % of its values become 0; a few "
-        "outliers set it. Take '--method percentile' or 'mse', or keep its layers in float"
+        "outliers set it. Take '--method percentile' or 'mse', or give other frames"
     )
     assert check_ranges({"y": counted(*[0.01] * 98, 1000.0)}, {"y": 1000.0}, PLACES) == []

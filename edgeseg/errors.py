@@ -18,8 +18,8 @@ A message says what came, what was expected and what to do.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 
 
 class EdgesegError(Exception):
@@ -76,10 +76,24 @@ class ComparisonError(EdgesegError):
     exit_code = 1
 
 
-def guess(word: str, known: Iterable[str]) -> str:
-    """`" Did you mean 'x'?"` for the nearest known word, else the list of all known words."""
+def exit_code(run: Callable[[], object]) -> int:
+    """0 if `run` ends well; else its error as one line on standard error, and the code of that."""
+    try:
+        run()
+    except EdgesegError as error:
+        print(f"edgeseg: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    return 0
+
+
+def guess(word: str, known: Iterable[str], otherwise: str = "") -> str:
+    """`" Did you mean 'x'?"` for the nearest known word, else `otherwise`, else all known words."""
+    import difflib  # only who has to guess pays for its import
+
     known = list(known)
     near = difflib.get_close_matches(word, known, n=1)
     if near:
         return f" Did you mean '{near[0]}'?"
+    if otherwise:
+        return f" {otherwise}"
     return f" Known: {', '.join(known)}." if known else ""

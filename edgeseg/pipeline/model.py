@@ -49,8 +49,9 @@ def find_model(model: str) -> Path:
             f"then give that folder. Shipped: {', '.join(folders) or 'none'}"
         )
     known = dict.fromkeys((*folders, *MODELS))
+    rest = f"Shipped: {', '.join(folders) or 'none'}; 'edgeseg models' lists all names"
     raise UsageError(
-        f"'{model}' is no model folder, no .onnx file and no model name.{guess(model, known)}"
+        f"'{model}' is no model folder, no .onnx file and no model name.{guess(model, known, rest)}"
     )
 
 

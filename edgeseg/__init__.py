@@ -1,21 +1,32 @@
 """edgeseg: light semantic segmentation on edge devices."""
 
-from typing import TYPE_CHECKING, Any
-
-from edgeseg.runtime.engine_fake import FakeEngine
-from edgeseg.runtime.segmenter import Segmenter, load
-
+TYPE_CHECKING = False  # as in typing, whose import would cost more than all of this
 if TYPE_CHECKING:
+    from edgeseg.runtime.engine_fake import FakeEngine
+    from edgeseg.runtime.segmenter import Segmenter, load
     from edgeseg.runtime.stream import Captured, stream
 
 __version__ = "0.1.0"
 __all__ = ["Captured", "FakeEngine", "Segmenter", "__version__", "load", "stream"]
 
+_PLACES = {
+    "Captured": "edgeseg.runtime.stream",
+    "FakeEngine": "edgeseg.runtime.engine_fake",
+    "Segmenter": "edgeseg.runtime.segmenter",
+    "load": "edgeseg.runtime.segmenter",
+    "stream": "edgeseg.runtime.stream",
+}
 
-def __getattr__(name: str) -> Any:
-    """`Captured` and `stream` are imported when they are first used: not every robot streams."""
-    if name in ("Captured", "stream"):
-        from edgeseg.runtime import stream
+if not TYPE_CHECKING:  # a checker knows the names above and no others
 
-        return getattr(stream, name)
-    raise AttributeError(f"module 'edgeseg' has no attribute '{name}'")
+    def __getattr__(name: str) -> object:
+        """Each name is imported when it is first used: not every robot streams."""
+        if name not in _PLACES:
+            raise AttributeError(f"module 'edgeseg' has no attribute '{name}'")
+        from importlib import import_module
+
+        found = globals()[name] = getattr(import_module(_PLACES[name]), name)
+        return found
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

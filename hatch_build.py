@@ -31,7 +31,8 @@ from typing import Any, NamedTuple
 FOLDER = Path("edgeseg/runtime")
 SOURCES = (
     "decode.c", "decode_scores.h", "decode_isa.h", "decode_arithmetic.h", "decode_kernels.h",
-    "prepare.c", "prepare_arithmetic.h", "prepare_colours.h", "lattice.c",
+    "prepare.c", "prepare_arithmetic.h", "prepare_colours.h", "prepare_neon.h", "lattice.c",
+    "lattice_filters.h", "strips.h",
 )  # fmt: skip
 FLAGS = (
     "-std=c11", "-O3", "-ffp-contract=off", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden",

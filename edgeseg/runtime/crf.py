@@ -9,6 +9,7 @@ column.
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -74,17 +75,29 @@ def parse_crf(text: str) -> CrfSpec:
     return CrfSpec(**changed)  # type: ignore[arg-type]
 
 
+def crf_words(spec: CrfSpec) -> str:
+    """The inverse of `parse_crf`, with every parameter."""
+    return ",".join(f"{name}={value}" for name, value in asdict(spec).items())
+
+
 def native() -> bool:
     """Whether lattice.c filters here; numpy does where no library was compiled."""
     return decode_native.choose() != "numpy"
 
 
 class DenseCrf:
-    """Smooths the scores of one image after another. Safe to call from several threads."""
+    """Smooths the scores of one image after another. Safe to call from several threads.
 
-    def __init__(self, spec: CrfSpec | None = None, *, by: str | None = None) -> None:
+    `threads` (None: all cores) share the work of lattice.c; what comes out is the same on any
+    number of them.
+    """
+
+    def __init__(
+        self, spec: CrfSpec | None = None, *, by: str | None = None, threads: int | None = None
+    ) -> None:
         self.spec = spec or CrfSpec()
         self.by = by or ("native" if native() else "numpy")
+        self.threads = threads or len(os.sched_getaffinity(0))
         self._rooms = crf_native if self.by == "native" else crf_numpy
 
     def labels(self, scores: np.ndarray, image: np.ndarray) -> np.ndarray:
@@ -102,14 +115,14 @@ class DenseCrf:
         unary[:, :classes] = scores.reshape(classes, pixels).T
         np.nan_to_num(unary, copy=False, nan=-1e30, posinf=1e30, neginf=-1e30)
         kernels = self._kernels(image, size)
-        field = unary.copy()
-        self._rooms.softmax(field)
+        field, sums = unary.copy(), np.empty_like(unary)
+        self._rooms.softmax(field, self.threads)
         for _ in range(self.spec.iterations):
-            sums = unary.copy()
+            np.copyto(sums, unary)
             for kernel, norm, weight in kernels:
                 self._filter(kernel, size, field, norm, weight, sums)
-            self._rooms.softmax(sums)
-            field = sums
+            self._rooms.softmax(sums, self.threads)
+            field, sums = sums, field
         found: np.ndarray = field[:, :classes]
         return found
 
@@ -120,7 +133,7 @@ class DenseCrf:
         spec = self.spec
         kernels: list[tuple[Lattice | np.ndarray, float]] = []
         if spec.w1:
-            kernels.append((self._rooms.lattice(features(image, spec)), spec.w1))
+            kernels.append((self._rooms.lattice(features(image, spec), self.threads), spec.w1))
         if spec.w2:
             kernels.append((gauss_taps(spec.sigma_gamma), spec.w2))
         return [(kernel, self._norm(kernel, size), weight) for kernel, weight in kernels]
@@ -145,7 +158,7 @@ class DenseCrf:
         if isinstance(kernel, Lattice):
             self._rooms.lattice_filter(kernel, values, norm, weight, sums)
         else:
-            self._rooms.gauss_filter(kernel, size, values, norm, weight, sums)
+            self._rooms.gauss_filter(kernel, size, values, norm, weight, sums, self.threads)
 
 
 def features(image: np.ndarray, spec: CrfSpec) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,34 +16,55 @@ FOUR = 4
 """Channels come in groups of this many."""
 
 
-def lattice(features: np.ndarray) -> Lattice:
+@dataclass(frozen=True)
+class NativeLattice(Lattice):
+    """Also turned round: the pixels around vertex v are `members[starts[v] : starts[v + 1]]`.
+
+    `parts` float32 are their shares; `starts` is (vertices + 1,) int64 and `members` int32, in the
+    order of pixels. `threads` share the work of its filter; `rooms` is what a call works in.
+    """
+
+    starts: np.ndarray
+    members: np.ndarray
+    parts: np.ndarray
+    threads: int = 1
+    rooms: dict[int, np.ndarray] = field(default_factory=dict)
+
+
+def lattice(features: np.ndarray, threads: int = 1) -> NativeLattice:
     """(pixels, d) float32 features, in units of their sigma -> where they lie."""
     features = np.ascontiguousarray(features, np.float32)
     pixels, d = features.shape
-    corners = np.empty((pixels, d + 1), np.int32)
-    shares = np.empty((pixels, d + 1), np.float32)
+    corners, members = np.empty((pixels, d + 1), np.int32), np.empty(pixels * (d + 1), np.int32)
+    shares, parts = np.empty((pixels, d + 1), np.float32), np.empty(members.shape, np.float32)
     neighbours = np.empty(pixels * (d + 1) * (d + 1) * 2, np.int32)
+    starts = np.empty(pixels * (d + 1) + 1, np.int64)
     make = _library().edgeseg_lattice
     make.restype = ctypes.c_int64
     count: int = make(
-        _at(features), ctypes.c_int64(pixels), ctypes.c_int32(d),
-        _at(corners), _at(shares), _at(neighbours),
+        _at(features), ctypes.c_int64(pixels), ctypes.c_int32(d), ctypes.c_int32(threads),
+        _at(corners), _at(shares), _at(neighbours), _at(starts), _at(members), _at(parts),
     )  # fmt: skip
     _check(count)
     # What was not written is given back.
     joined = neighbours[: (d + 1) * count * 2].reshape(d + 1, count, 2).copy()
-    return Lattice(corners, shares, joined)
+    begin = starts[: count + 1].copy()
+    return NativeLattice(corners, shares, joined, begin, members, parts, threads)
 
 
 def lattice_filter(
     on: Lattice, values: np.ndarray, norm: np.ndarray, weight: float, sums: np.ndarray
 ) -> None:
     """Add to `sums` what each pixel gets by a lattice's kernel: splat, blur and slice."""
+    assert isinstance(on, NativeLattice), "a lattice is filtered where it was made"
     pixels, channels = _checked(values, norm, sums)
+    if channels not in on.rooms:
+        on.rooms[channels] = np.empty((on.vertices, channels), np.float32)
     failed = _library().edgeseg_lattice_filter(
-        _at(on.corners), _at(on.shares), _at(on.neighbours),
-        ctypes.c_int64(pixels), ctypes.c_int64(on.vertices),
+        _at(on.corners), _at(on.shares), _at(on.neighbours), _at(on.starts), _at(on.members),
+        _at(on.parts), ctypes.c_int64(pixels), ctypes.c_int64(on.vertices),
         ctypes.c_int32(on.corners.shape[1] - 1), ctypes.c_int32(channels),
+        ctypes.c_int32(on.threads), _at(on.rooms[channels]),
         _at(values), _at(norm), ctypes.c_float(weight), _at(sums),
     )  # fmt: skip
     _check(failed)
@@ -55,20 +77,25 @@ def gauss_filter(
     norm: np.ndarray,
     weight: float,
     sums: np.ndarray,
+    threads: int = 1,
 ) -> None:
     """Add to `sums` what each pixel gets by a Gaussian over positions."""
     _, channels = _checked(values, norm, sums)
     failed = _library().edgeseg_gauss_filter(
         _at(taps), ctypes.c_int32(len(taps) - 1), ctypes.c_int64(size[0]), ctypes.c_int64(size[1]),
-        ctypes.c_int32(channels), _at(values), _at(norm), ctypes.c_float(weight), _at(sums),
+        ctypes.c_int32(channels), ctypes.c_int32(threads), _at(values), _at(norm),
+        ctypes.c_float(weight), _at(sums),
     )  # fmt: skip
     _check(failed)
 
 
-def softmax(values: np.ndarray) -> None:
+def softmax(values: np.ndarray, threads: int = 1) -> None:
     """(pixels, channels) float32 -> the softmax of each pixel, in place."""
     pixels, channels = values.shape
-    _library().edgeseg_softmax(_at(values), ctypes.c_int64(pixels), ctypes.c_int32(channels))
+    failed = _library().edgeseg_softmax(
+        _at(values), ctypes.c_int64(pixels), ctypes.c_int32(channels), ctypes.c_int32(threads)
+    )
+    _check(failed)
 
 
 def _library() -> Any:

@@ -37,8 +37,10 @@ class Lattice:
         return int(self.neighbours.shape[1])
 
 
-def lattice(features: np.ndarray) -> Lattice:
+def lattice(features: np.ndarray, threads: int = 1) -> Lattice:
     """(pixels, d) float32 features, in units of their sigma -> where they lie.
+
+    `threads`, here and below, are those of lattice.c; numpy has its own.
 
     The features are turned onto the plane of d + 1 coordinates that sum up to zero (section 3.1),
     so far apart that splat, blur and slice together are a Gaussian of sigma 1.
@@ -151,6 +153,7 @@ def gauss_filter(
     norm: np.ndarray,
     weight: float,
     sums: np.ndarray,
+    threads: int = 1,
 ) -> None:
     """Add to `sums` what each pixel gets by a Gaussian over positions; arrays as above."""
     height, width = size
@@ -169,7 +172,7 @@ def _mixed(lines: np.ndarray, taps: np.ndarray) -> np.ndarray:
     return mixed
 
 
-def softmax(values: np.ndarray) -> None:
+def softmax(values: np.ndarray, threads: int = 1) -> None:
     """(pixels, channels) float32 -> the softmax of each pixel, in place."""
     values -= values.max(1, keepdims=True)
     np.exp(values, out=values)

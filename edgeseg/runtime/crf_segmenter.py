@@ -37,7 +37,7 @@ class CrfSegmenter(Segmenter):
             )
         super().__init__(engine, bundle, frames=frames)
         self._device = None  # scores come back to the CPU
-        self.crf = DenseCrf(spec)
+        self.crf = DenseCrf(spec, threads=engine.threads)
         self.crf_ms: list[float] = []
         self.engine_ms: list[float] = []
         self._layer: dict[str, np.ndarray] = {}
@@ -81,11 +81,15 @@ class CrfSegmenter(Segmenter):
         """Refused: what the mean field calls a probability is no confidence."""
         raise UsageError("there is no confidence behind the dense CRF; leave --crf away for it")
 
+    def described(self) -> dict[str, Any]:
+        """What computes the CRF, and its parameters."""
+        crf = self.crf
+        return {**dataclasses.asdict(crf.spec), "by": crf.by, "threads": crf.threads}
+
     def cost(self) -> dict[str, Any]:
         """The form of `--json`: parameters, and the median milliseconds of CRF and engine."""
         return {
-            **dataclasses.asdict(self.crf.spec),
-            "by": self.crf.by,
+            **self.described(),
             "ms_per_frame": round(median(self.crf_ms), 3) if self.crf_ms else None,
             "engine_ms_per_frame": round(median(self.engine_ms), 3) if self.engine_ms else None,
         }

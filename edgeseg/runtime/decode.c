@@ -10,8 +10,6 @@
  */
 
 #include <math.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,6 +29,7 @@
 #define EXPORT __attribute__((visibility("default")))
 
 #include "decode_scores.h"
+#include "strips.h"
 
 /* As in decode_native.py, too. */
 enum { PLAIN_C = 1, NEON = 2, AVX2 = 4, AVX512 = 8 };
@@ -257,9 +256,7 @@ static Strip *strip_of(const Job *job)
     }
 }
 
-/* ---- memory and threads ---------------------------------------------------------------------- */
-
-static int64_t up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
+/* ---- memory and chunks ----------------------------------------------------------------------- */
 
 /* Cut `bytes` from the block at *at; with memory NULL it only counts. */
 static void *cut(char *memory, int64_t *at, int64_t bytes)
@@ -302,78 +299,28 @@ static int64_t lay_out(const Job *job, Scratch *s, char *memory)
     return at;
 }
 
-/* One call. Chunks of rows are taken in turn; the call is over when all are done, and does not wait
- * for threads that came too late to take one (an engine's idle threads may spin on their core). The
- * last one who holds it frees it. `job` is read only by who has taken a chunk. */
+/* One call: `chunks` of so many units of each frame. */
 typedef struct {
     const Job *job;
     Strip *strip;
     int units, chunk, chunks;
-    int64_t all;
-    int64_t room; /* bytes of one thread's scratch; all of it lies behind this structure */
-    atomic_llong next, done;
-    atomic_int holders, seats; /* seats: how many threads have taken a scratch */
-    pthread_mutex_t lock;
-    pthread_cond_t over;
 } Work;
 
-static void let_go(Work *shared)
+static void make_ready(const void *argument, void *room)
 {
-    if (atomic_fetch_sub(&shared->holders, 1) > 1) return;
-    pthread_cond_destroy(&shared->over);
-    pthread_mutex_destroy(&shared->lock);
-    free(shared);
+    const Work *work = argument;
+    Scratch *scratch = room;
+    lay_out(work->job, scratch, (char *)room + up(sizeof(Scratch), 64));
+    memset(scratch->corners, 0, scratch->corners_size); /* cells beyond the edge are computed too */
 }
 
-/* The chunk `taken` and those after it that nobody else takes; how many were done. */
-static int64_t do_chunks(Work *shared, int64_t taken)
+static void do_chunk(const void *argument, void *room, int64_t number)
 {
-    const Job *job = shared->job;
-    Scratch scratch;
-    char *room = (char *)up((int64_t)(intptr_t)(shared + 1), 64);
-    room += shared->room * atomic_fetch_add(&shared->seats, 1);
-    lay_out(job, &scratch, room);
-    memset(scratch.corners, 0, scratch.corners_size); /* cells beyond the edge are computed too */
-    int64_t done = 0;
-    for (; taken < shared->all; taken = atomic_fetch_add(&shared->next, 1)) {
-        const int frame = (int)(taken / shared->chunks);
-        const int first = (int)(taken % shared->chunks) * shared->chunk;
-        for (int u = first; u < first + shared->chunk && u < shared->units; u++)
-            shared->strip(job, &scratch, frame, u);
-        done++;
-    }
-    return done;
-}
-
-static void *help(void *argument)
-{
-    Work *shared = argument;
-    const int64_t taken = atomic_fetch_add(&shared->next, 1);
-    if (taken < shared->all) {
-        const int64_t done = do_chunks(shared, taken);
-        pthread_mutex_lock(&shared->lock);
-        if (atomic_fetch_add(&shared->done, done) + done == shared->all)
-            pthread_cond_signal(&shared->over);
-        pthread_mutex_unlock(&shared->lock);
-    }
-    let_go(shared);
-    return NULL;
-}
-
-static void start_helpers(Work *shared, int helpers)
-{
-    pthread_attr_t apart;
-    if (helpers < 1 || pthread_attr_init(&apart)) return;
-    pthread_attr_setdetachstate(&apart, PTHREAD_CREATE_DETACHED);
-    for (int i = 0; i < helpers; i++) {
-        pthread_t thread;
-        atomic_fetch_add(&shared->holders, 1);
-        if (pthread_create(&thread, &apart, help, shared)) {
-            atomic_fetch_sub(&shared->holders, 1);
-            break;
-        }
-    }
-    pthread_attr_destroy(&apart);
+    const Work *work = argument;
+    const int frame = (int)(number / work->chunks);
+    const int first = (int)(number % work->chunks) * work->chunk;
+    for (int u = first; u < first + work->chunk && u < work->units; u++)
+        work->strip(work->job, room, frame, u);
 }
 
 /* Decode; DONE or what went wrong. `threads` counts the caller, who works too. */
@@ -386,34 +333,14 @@ EXPORT int edgeseg_decode(const Job *job)
     const int strips = job->threads == 1 ? 1 : pieces * job->threads;
     const int units = job->kind == BILINEAR ? job->row_units : job->height;
     const int chunk = units / strips > 1 ? units / strips : 1;
-    const int chunks = (units + chunk - 1) / chunk;
-    const int64_t all = (int64_t)chunks * job->frames;
-    const int threads = job->threads < all ? job->threads : (int)all;
     Scratch measured;
-    const int64_t room = lay_out(job, &measured, NULL);
-    Work *shared = malloc(sizeof(Work) + 64 + threads * room);
-    if (!shared) return NO_MEMORY;
-    shared->job = job;
-    shared->strip = strip;
-    shared->units = units;
-    shared->chunk = chunk;
-    shared->chunks = chunks;
-    shared->all = all;
-    shared->room = room;
-    atomic_init(&shared->next, 0);
-    atomic_init(&shared->done, 0);
-    atomic_init(&shared->holders, 1);
-    atomic_init(&shared->seats, 0);
-    pthread_mutex_init(&shared->lock, NULL);
-    pthread_cond_init(&shared->over, NULL);
-    start_helpers(shared, threads - 1);
-    const int64_t done = do_chunks(shared, atomic_fetch_add(&shared->next, 1));
-    atomic_fetch_add(&shared->done, done);
-    pthread_mutex_lock(&shared->lock);
-    while (atomic_load(&shared->done) < all) pthread_cond_wait(&shared->over, &shared->lock);
-    pthread_mutex_unlock(&shared->lock);
-    let_go(shared);
-    return DONE;
+    const Work work = {job, strip, units, chunk, (units + chunk - 1) / chunk};
+    const Strips all = {
+        .job = &work, .start = make_ready, .piece = do_chunk, .threads = job->threads,
+        .pieces = (int64_t)work.chunks * job->frames,
+        .room = up(sizeof(Scratch), 64) + lay_out(job, &measured, NULL),
+    };
+    return do_strips(&all) == STRIPS_DONE ? DONE : NO_MEMORY;
 }
 
 EXPORT int64_t edgeseg_job_size(void) { return sizeof(Job); }

@@ -52,9 +52,7 @@ class Decoder:
     @property
     def name(self) -> str:
         """For reports: "native avx512, 2 threads" or "numpy"."""
-        if self.by == "numpy":
-            return "numpy"
-        return f"native {self.by}, {self.threads} thread{'s' if self.threads > 1 else ''}"
+        return decode_native.name_of(self.by, self.threads)
 
     def size(self, scores: np.ndarray) -> tuple[int, int]:
         """(height, width) of the labels of (N, C, h, w) scores."""

@@ -19,7 +19,8 @@ from edgeseg.runtime.decode_numpy import AXES, MEASURES
 FOLDER = Path(__file__).parent
 SOURCES = (
     "decode.c", "decode_scores.h", "decode_isa.h", "decode_arithmetic.h", "decode_kernels.h",
-    "prepare.c", "prepare_arithmetic.h", "prepare_colours.h", "lattice.c",
+    "prepare.c", "prepare_arithmetic.h", "prepare_colours.h", "prepare_neon.h", "lattice.c",
+    "lattice_filters.h", "strips.h",
 )  # fmt: skip
 ISAS = {"avx512": 8, "avx2": 4, "neon": 2, "c": 1}
 """Instruction sets and their bits in decode.c, the fastest first."""
@@ -119,6 +120,13 @@ def available() -> tuple[str, ...]:
         return ()
     found = opened.edgeseg_isas()
     return tuple(name for name, bit in ISAS.items() if found & bit)
+
+
+def name_of(by: str, threads: int) -> str:
+    """For reports: "native avx512, 2 threads" or "numpy"."""
+    if by == "numpy":
+        return by
+    return f"native {by}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 @dataclass(frozen=True)

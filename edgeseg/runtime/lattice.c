@@ -4,6 +4,8 @@
  *
  * crf_numpy.py is the specification. Values are (pixels, channels) float32, channels a multiple of
  * FOUR. Both filters add `weight * norm[i] * sum over j of k(i, j) norm[j] values[j]` to `sums`.
+ * Threads share pixels, vertices and rows; every sum is made by one of them, in one order, so that
+ * the bits are the same on one thread and on many.
  *
  * No Python in here: crf_native.py calls the functions through ctypes.
  */
@@ -13,9 +15,41 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "strips.h"
+
 #define EXPORT __attribute__((visibility("default")))
 
-enum { NO_MEMORY = -1, FOUR = 4, MOST_AXES = 8, FIRST_SLOTS = 1 << 15 };
+enum { NO_MEMORY = -1, FOUR = 4, MOST_AXES = 8, FIRST_SLOTS = 1 << 15, PIECES = 8 };
+
+/* ---- threads --------------------------------------------------------------------------------- */
+
+/* Units from `first` to before `last` of a job. */
+typedef void Part(void *job, void *room, int64_t first, int64_t last);
+
+typedef struct {
+    void *job;
+    Part *part;
+    int64_t units, length;
+} Parts;
+
+static void do_part(const void *argument, void *room, int64_t number)
+{
+    const Parts *all = argument;
+    const int64_t first = number * all->length, last = first + all->length;
+    all->part(all->job, room, first, last < all->units ? last : all->units);
+}
+
+/* All units of a job by so many threads, each with `room` bytes of its own; 0, or NO_MEMORY. */
+static int share(void *job, Part *part, int64_t units, int32_t threads, int64_t room)
+{
+    const int64_t pieces = threads == 1 ? 1 : PIECES * threads;
+    const Parts all = {job, part, units, units / pieces + 1};
+    const Strips strips = {
+        .job = &all, .piece = do_part, .threads = threads, .room = room,
+        .pieces = (units + all.length - 1) / all.length,
+    };
+    return do_strips(&strips) == STRIPS_DONE ? 0 : NO_MEMORY;
+}
 
 /* ---- the lattice's vertices, by their coordinates -------------------------------------------- */
 
@@ -37,10 +71,13 @@ static uint64_t slot_of(const Table *table, const int32_t *key)
 /* The slot that holds `key`, or the free one where it belongs. */
 static int64_t find(const Table *table, const int32_t *key)
 {
-    size_t bytes = (size_t)table->axes * sizeof *key;
     uint64_t at = slot_of(table, key);
     while (table->slots[at]) {
-        if (!memcmp(table->keys + (int64_t)(table->slots[at] - 1) * table->axes, key, bytes))
+        const int32_t *held = table->keys + (int64_t)(table->slots[at] - 1) * table->axes;
+        int32_t k = 0;
+        while (k < table->axes && held[k] == key[k])
+            k++;
+        if (k == table->axes)
             break;
         at = (at + 1) & (uint64_t)table->mask;
     }
@@ -86,6 +123,16 @@ typedef struct {
     double share[MOST_AXES + 2];
 } Simplex;
 
+/* What the lattice of an image is made of: `homes` (pixels, 2 axes + 1) are base and rank of each. */
+typedef struct {
+    const float *features;
+    int64_t pixels;
+    int32_t *homes, *corners, *neighbours, *members;
+    int64_t *starts;
+    float *shares, *parts;
+    Table table;
+} Making;
+
 /* The simplex around a feature: its vertex of remainder 0, the order of the rests, and shares. */
 static void enclose(const float *feature, const double *scale, int32_t d, Simplex *s)
 {
@@ -120,160 +167,121 @@ static void enclose(const float *feature, const double *scale, int32_t d, Simple
     s->share[0] += 1 + s->share[d + 1];
 }
 
-static int place(Table *table, const float *features, int64_t pixels, int32_t *corners, float *shares)
+static void place(void *job, void *room, int64_t first, int64_t last)
 {
-    int32_t d = table->axes, key[MOST_AXES];
+    const Making *making = job;
+    const int32_t d = making->table.axes;
     double scale[MOST_AXES];
+    (void)room;
     for (int32_t i = 0; i < d; i++)
         scale[i] = (d + 1) * sqrt(2.0 / 3) / sqrt((i + 1.0) * (i + 2.0));
     Simplex s;
-    for (int64_t p = 0; p < pixels; p++) {
-        enclose(features + p * d, scale, d, &s);
+    for (int64_t p = first; p < last; p++) {
+        int32_t *home = making->homes + p * (2 * d + 1);
+        enclose(making->features + p * d, scale, d, &s);
+        memcpy(home, s.base, (size_t)d * sizeof *home);
+        memcpy(home + d, s.rank, (size_t)(d + 1) * sizeof *home);
+        for (int32_t r = 0; r <= d; r++)
+            making->shares[p * (d + 1) + r] = (float)s.share[r];
+    }
+}
+
+/* Numbers for the vertices around the pixels, in the order they are met: one thread's work. */
+static int number(Making *making)
+{
+    const int32_t d = making->table.axes;
+    int32_t key[MOST_AXES];
+    for (int64_t p = 0; p < making->pixels; p++) {
+        const int32_t *base = making->homes + p * (2 * d + 1), *rank = base + d;
         for (int32_t r = 0; r <= d; r++) {
             for (int32_t i = 0; i < d; i++)
-                key[i] = s.base[i] + r - (s.rank[i] > d - r ? d + 1 : 0);
-            int32_t found = vertex(table, key);
+                key[i] = base[i] + r - (rank[i] > d - r ? d + 1 : 0);
+            int32_t found = vertex(&making->table, key);
             if (found < 0)
                 return 0;
-            corners[p * (d + 1) + r] = found;
-            shares[p * (d + 1) + r] = (float)s.share[r];
+            making->corners[p * (d + 1) + r] = found;
         }
     }
     return 1;
 }
 
-/* neighbours (d + 1, count, 2): the vertices before and behind each along each axis; `count`, the
- * row that stays zero, where there is none. */
-static void join(const Table *table, int32_t *neighbours)
+static void part_ways(void *job, void *room, int64_t first, int64_t last)
 {
-    int32_t d = table->axes, key[MOST_AXES];
-    for (int32_t axis = 0; axis <= d; axis++)
-        for (int64_t v = 0; v < table->count; v++)
-            for (int32_t side = 0; side < 2; side++) {
-                int32_t sign = side ? 1 : -1;
-                for (int32_t i = 0; i < d; i++)
-                    key[i] = table->keys[v * d + i] + (i == axis ? -sign * d : sign);
-                int32_t found = table->slots[find(table, key)];
-                *neighbours++ = found ? found - 1 : (int32_t)table->count;
-            }
+    const Making *making = job;
+    const int64_t sides = 2 * (making->table.axes + 1);
+    (void)room;
+    for (int64_t n = first * sides; n < last * sides; n++)
+        making->neighbours[n] = (int32_t)making->table.count;
 }
 
-/* features (pixels, axes), in units of their sigma -> corners and shares (pixels, axes + 1), and
- * neighbours, which has room for pixels * (axes + 1) vertices. The number of vertices, or NO_MEMORY.
+/* neighbours (d + 1, count, 2): the vertices before and behind each along each axis; `count` where
+ * there is none. Who finds the one before it is the one behind that. */
+static void join(void *job, void *room, int64_t first, int64_t last)
+{
+    const Making *making = job;
+    const Table *table = &making->table;
+    int32_t d = table->axes, key[MOST_AXES];
+    (void)room;
+    for (int32_t axis = 0; axis <= d; axis++) {
+        int32_t *beside = making->neighbours + axis * table->count * 2;
+        for (int64_t v = first; v < last; v++) {
+            for (int32_t i = 0; i < d; i++)
+                key[i] = table->keys[v * d + i] + (i == axis ? d : -1);
+            const int32_t found = table->slots[find(table, key)];
+            if (!found)
+                continue;
+            beside[2 * v] = found - 1;
+            beside[2 * (found - 1) + 1] = (int32_t)v;
+        }
+    }
+}
+
+/* The pixels around each vertex, in their order, and their shares: sums over them need no locks. */
+static void turn_round(Making *making)
+{
+    const int64_t count = making->table.count, all = making->pixels * (making->table.axes + 1);
+    int64_t *starts = making->starts;
+    memset(starts, 0, (size_t)(count + 1) * sizeof *starts);
+    for (int64_t n = 0; n < all; n++)
+        starts[making->corners[n] + 1]++;
+    for (int64_t v = 0; v < count; v++)
+        starts[v + 1] += starts[v];
+    for (int64_t p = 0, n = 0; p < making->pixels; p++)
+        for (int32_t r = 0; r <= making->table.axes; r++, n++) {
+            const int64_t at = starts[making->corners[n]]++;
+            making->members[at] = (int32_t)p;
+            making->parts[at] = making->shares[n];
+        }
+    memmove(starts + 1, starts, (size_t)count * sizeof *starts);
+    starts[0] = 0;
+}
+
+/* features (pixels, axes), in units of their sigma -> corners and shares (pixels, axes + 1);
+ * neighbours, which has room for pixels * (axes + 1) vertices, as has `starts` for one more; and
+ * members and parts, the pixels around each vertex from its start on, with their shares. The number
+ * of vertices, or NO_MEMORY.
  */
 EXPORT int64_t edgeseg_lattice(
-    const float *features, int64_t pixels, int32_t axes,
-    int32_t *corners, float *shares, int32_t *neighbours)
+    const float *features, int64_t pixels, int32_t axes, int32_t threads, int32_t *corners,
+    float *shares, int32_t *neighbours, int64_t *starts, int32_t *members, float *parts)
 {
-    Table table = {.axes = axes};
+    Making making = {
+        .features = features, .pixels = pixels, .corners = corners, .shares = shares,
+        .neighbours = neighbours, .starts = starts, .members = members, .parts = parts,
+        .homes = malloc((size_t)pixels * (2 * (size_t)axes + 1) * sizeof(int32_t)),
+        .table = {.axes = axes},
+    };
     int64_t count = NO_MEMORY;
-    if (grow(&table) && place(&table, features, pixels, corners, shares)) {
-        join(&table, neighbours);
-        count = table.count;
+    if (making.homes && grow(&making.table) && !share(&making, place, pixels, threads, 0) &&
+        number(&making) && !share(&making, part_ways, making.table.count, threads, 0) &&
+        !share(&making, join, making.table.count, threads, 0)) {
+        turn_round(&making);
+        count = making.table.count;
     }
-    free(table.keys);
-    free(table.slots);
+    free(making.homes);
+    free(making.table.keys);
+    free(making.table.slots);
     return count;
 }
 
-/* ---- filters --------------------------------------------------------------------------------- */
-
-static inline void add(float *to, const float *from, float share, int32_t channels)
-{
-    for (int32_t c = 0; c < channels; c += FOUR)
-        for (int32_t k = 0; k < FOUR; k++)
-            to[c + k] += share * from[c + k];
-}
-
-static void blur(const float *from, const int32_t *neighbours, int64_t count, int32_t channels, float *to)
-{
-    for (int64_t v = 0; v < count; v++, neighbours += 2) {
-        const float *here = from + v * channels;
-        const float *before = from + (int64_t)neighbours[0] * channels;
-        const float *behind = from + (int64_t)neighbours[1] * channels;
-        float *out = to + v * channels;
-        for (int32_t c = 0; c < channels; c += FOUR)
-            for (int32_t k = 0; k < FOUR; k++)
-                out[c + k] = 0.5f * here[c + k] + 0.25f * (before[c + k] + behind[c + k]);
-    }
-}
-
-/* Both sums of a lattice: splat, blur along each of its axes, slice. 0, or NO_MEMORY. */
-EXPORT int32_t edgeseg_lattice_filter(
-    const int32_t *corners, const float *shares, const int32_t *neighbours,
-    int64_t pixels, int64_t count, int32_t axes, int32_t channels,
-    const float *values, const float *norm, float weight, float *sums)
-{
-    int64_t rows = (count + 1) * channels, each = axes + 1;
-    float *now = calloc((size_t)rows, sizeof *now), *next = calloc((size_t)rows, sizeof *next);
-    if (!now || !next) {
-        free(now);
-        free(next);
-        return NO_MEMORY;
-    }
-    for (int64_t p = 0; p < pixels; p++)
-        for (int64_t r = p * each; r < (p + 1) * each; r++)
-            add(now + (int64_t)corners[r] * channels, values + p * channels, norm[p] * shares[r],
-                channels);
-    for (int64_t axis = 0; axis < each; axis++) {
-        blur(now, neighbours + axis * count * 2, count, channels, next);
-        float *held = now;
-        now = next;
-        next = held;
-    }
-    for (int64_t p = 0; p < pixels; p++)
-        for (int64_t r = p * each; r < (p + 1) * each; r++)
-            add(sums + p * channels, now + (int64_t)corners[r] * channels,
-                weight * norm[p] * shares[r], channels);
-    free(now);
-    free(next);
-    return 0;
-}
-
-/* taps (radius + 1): the weight of a pixel that far away. Nothing lies outside of the image.
- * 0, or NO_MEMORY. */
-EXPORT int32_t edgeseg_gauss_filter(
-    const float *taps, int32_t radius, int64_t height, int64_t width, int32_t channels,
-    const float *values, const float *norm, float weight, float *sums)
-{
-    int64_t line = width * channels;
-    float *mixed = calloc((size_t)(height * line), sizeof *mixed);
-    if (!mixed)
-        return NO_MEMORY;
-    for (int64_t y = 0; y < height; y++)
-        for (int64_t dy = -radius; dy <= radius; dy++) {
-            if (y + dy < 0 || y + dy >= height)
-                continue;
-            const float *from = values + (y + dy) * line, *scale = norm + (y + dy) * width;
-            for (int64_t x = 0; x < width; x++)
-                add(mixed + y * line + x * channels, from + x * channels,
-                    taps[dy < 0 ? -dy : dy] * scale[x], channels);
-        }
-    for (int64_t y = 0; y < height; y++)
-        for (int64_t x = 0; x < width; x++) {
-            float *to = sums + y * line + x * channels, scale = weight * norm[y * width + x];
-            for (int64_t dx = -radius; dx <= radius; dx++)
-                if (x + dx >= 0 && x + dx < width)
-                    add(to, mixed + y * line + (x + dx) * channels,
-                        taps[dx < 0 ? -dx : dx] * scale, channels);
-        }
-    free(mixed);
-    return 0;
-}
-
-/* (pixels, channels) -> the softmax of each pixel, in place. */
-EXPORT void edgeseg_softmax(float *values, int64_t pixels, int32_t channels)
-{
-    for (int64_t p = 0; p < pixels; p++, values += channels) {
-        float most = values[0], sum = 0;
-        for (int32_t c = 1; c < channels; c++)
-            most = values[c] > most ? values[c] : most;
-        for (int32_t c = 0; c < channels; c++) {
-            values[c] = expf(values[c] - most);
-            sum += values[c];
-        }
-        float share = 1 / sum;
-        for (int32_t c = 0; c < channels; c++)
-            values[c] *= share;
-    }
-}
+#include "lattice_filters.h"

@@ -146,7 +146,10 @@ def has_gpu() -> bool:
 
 @dataclass(frozen=True)
 class Trial:
-    """Whether a folder runs here: `why` not, else milliseconds to open it and for one frame."""
+    """Whether a folder runs here: `why` not, else milliseconds to open it and for one frame.
+
+    `prepare` and `decode` are what a Segmenter calls those that run before and behind the engine.
+    """
 
     runs: bool
     engine: str = ""
@@ -155,6 +158,8 @@ class Trial:
     load_ms: float | None = None
     frame_ms: float | None = None
     obstacles: tuple[Obstacle, ...] = ()
+    prepare: str = ""
+    decode: str = ""
 
 
 def look_around(root: Path = Path("/")) -> Here:
@@ -194,11 +199,12 @@ def try_folder(folder: Path, here: Here | None = None) -> Trial:
             ran = perf_counter()
             engine = f"{bundle.manifest.target.name} {segmenter.engine.version}"
             notes = _notes(bundle, segmenter.engine.version, here)
+            around = segmenter.prepare_name, segmenter.decode_name
     except EdgesegError as error:
         return Trial(False, why=str(error))
     why = _ungated(bundle.manifest)
     times = round((loaded - start) * 1e3, 3), round((ran - loaded) * 1e3, 3)
-    return Trial(not why, engine, why, notes, *times)
+    return Trial(not why, engine, why, notes, *times, prepare=around[0], decode=around[1])
 
 
 def _notes(bundle: Bundle, here: str, machine: Here) -> tuple[str, ...]:

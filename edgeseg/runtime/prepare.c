@@ -13,16 +13,19 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #include "prepare_arithmetic.h"
+#include "strips.h"
 
 #define EXPORT __attribute__((visibility("default")))
 
 /* As in prepare_native.py, all of them. */
-enum { PLAIN_C = 1, AVX2 = 4 };
+enum { PLAIN_C = 1, NEON = 2, AVX2 = 4 };
 enum { DONE, NO_MEMORY };
-enum { SLACK = 64 };
+enum { SLACK = 64, STRIPS = 4 };
 
 /* Strides count bytes. `row_first` and `row_weights` (h, row_taps) are taps of rows; of columns they
  * are (w,) and (pairs, w, 2). `top`, `left`, `height` and `width` are the part of the frame that is
@@ -35,11 +38,13 @@ typedef struct {
     int64_t row_stride, column_stride, channel_stride, chroma_stride;
     int32_t top, left, height, width;
     int32_t to_top, to_left, h, w, network_h, network_w;
-    int32_t row_taps, pairs, format, swap, isa;
+    int32_t row_taps, pairs, format, swap, isa, threads;
     int32_t fill[3];
 } Preparation;
 
+/* What one thread works in. */
 typedef struct {
+    const uint8_t **rows; /* those that are mixed into one */
     uint8_t *lines; /* row_taps rows of three channels */
     int64_t line;
     int32_t *held; /* which row each of them is */
@@ -47,9 +52,28 @@ typedef struct {
     uint8_t *row;
 } Room;
 
+/* `height` rows of the network's input that one thread does at a time. */
+typedef struct {
+    const Preparation *job;
+    int height;
+} Strip;
+
 /* ---- one row as three channels --------------------------------------------------------------- */
 
 #include "prepare_colours.h"
+
+/* FAST(f, ...) does what f_c does many at a time, by what this processor has; how many it has done. */
+#if defined(__x86_64__)
+enum { FASTEST = AVX2 };
+#define FAST(f, ...) (f##_avx2(__VA_ARGS__))
+#elif defined(__aarch64__)
+#include "prepare_neon.h"
+enum { FASTEST = NEON };
+#define FAST(f, ...) (f##_neon(__VA_ARGS__))
+#else
+enum { FASTEST = PLAIN_C };
+#define FAST(f, ...) 0
+#endif
 
 /* The part of row y of the frame that is seen, three channels beside each other: the frame's own
  * memory where it lies like that, else `to`. */
@@ -57,29 +81,22 @@ static const uint8_t *line_of(const Preparation *job, int y, uint8_t *to)
 {
     const uint8_t *row = job->frame + (int64_t)y * job->row_stride;
     const int odd = job->left & 1, even = job->left - odd, width = job->width + odd;
-    const int fast = job->isa == AVX2;
+    const int fast = job->isa == FASTEST;
     int done = 0;
-    (void)fast;
     switch (job->format) {
     case NV12: {
         const uint8_t *uv = job->chroma + (int64_t)(y / 2) * job->chroma_stride + even;
-#if defined(__x86_64__)
-        if (fast) done = nv12_avx2(row + even, uv, width, to);
-#endif
+        if (fast) done = FAST(nv12, row + even, uv, width, to);
         nv12_c(row + even, uv, done, width, to);
         return to + 3 * odd;
     }
     case YUYV:
-#if defined(__x86_64__)
-        if (fast) done = yuyv_avx2(row + 2 * even, width, to);
-#endif
+        if (fast) done = FAST(yuyv, row + 2 * even, width, to);
         yuyv_c(row + 2 * even, done, width, to);
         return to + 3 * odd;
     case GREY:
         row += job->left * job->column_stride;
-#if defined(__x86_64__)
-        if (fast && job->column_stride == 1) done = grey_avx2(row, job->width, to);
-#endif
+        if (fast && job->column_stride == 1) done = FAST(grey, row, job->width, to);
         grey_c(row, job->column_stride, done, job->width, to);
         return to;
     default:
@@ -254,9 +271,7 @@ static void copy_row(const Preparation *job, const uint8_t *from, uint8_t *to)
         memcpy(to, from, (size_t)job->w * 3);
         return;
     }
-#if defined(__x86_64__)
-    if (job->isa == AVX2) x = swap_avx2(from, job->w, to);
-#endif
+    if (job->isa == FASTEST) x = FAST(swap, from, job->w, to);
     for (; x < job->w; x++)
         for (int c = 0; c < 3; c++) to[3 * x + c] = from[3 * x + 2 - c];
 }
@@ -270,10 +285,11 @@ static void fill_row(const Preparation *job, int y, int from, int to)
         for (int c = 0; c < 3; c++) row[3 * x + c] = (uint8_t)job->fill[c];
 }
 
-static void prepare_row(const Preparation *job, const Room *room, const uint8_t **rows, int y)
+static void prepare_row(const Preparation *job, const Room *room, int y)
 {
     const int first = job->row_first[y], count = 3 * job->width;
     const int16_t *weights = job->row_weights + (int64_t)y * job->row_taps;
+    const uint8_t **rows = room->rows;
     const int64_t at = ((int64_t)(job->to_top + y) * job->network_w + job->to_left) * 3;
     if (job->width == job->w && job->height == job->h) {
         copy_row(job, line_of(job, job->top + y, room->lines), job->out + at);
@@ -295,42 +311,68 @@ static void prepare_row(const Preparation *job, const Room *room, const uint8_t 
         rows[k] = line + (job->format == NV12 || job->format == YUYV ? 3 * (job->left & 1) : 0);
     }
     int done = 0;
-#if defined(__x86_64__)
-    if (job->isa == AVX2) done = mix_rows_avx2(rows, weights, job->row_taps, count, room->mixed);
-#endif
+    if (job->isa == FASTEST) done = FAST(mix_rows, rows, weights, job->row_taps, count, room->mixed);
     mix_rows_c(rows, weights, job->row_taps, done, count, room->mixed);
     done = 0;
-#if defined(__x86_64__)
-    if (job->isa == AVX2) done = mix_columns_avx2(job, room->mixed, room->row);
-#endif
+    if (job->isa == FASTEST) done = FAST(mix_columns, job, room->mixed, room->row);
     mix_columns_c(job, room->mixed, done, room->row);
     memcpy(job->out + at, room->row, (size_t)job->w * 3);
 }
 
-EXPORT int edgeseg_prepare(const Preparation *job)
+/* What one thread works in: lay out its block, which begins with the Room; how many bytes it has. */
+static int64_t lay_out_room(const Preparation *job, char *memory)
 {
     const int64_t line = ((int64_t)job->width * 3 + 2 * SLACK) / SLACK * SLACK;
     const int64_t row = ((int64_t)job->w * 3 + 2 * SLACK) / SLACK * SLACK;
-    char *memory = malloc(job->row_taps * (line + 16) + 2 * (line + 2 * SLACK) + row);
-    if (!memory) return NO_MEMORY;
-    Room room;
-    const uint8_t **rows = (const uint8_t **)memory;
-    room.held = (int32_t *)(memory + job->row_taps * 8);
-    room.mixed = (int16_t *)(memory + job->row_taps * 16);
-    room.lines = (uint8_t *)(room.mixed + line + 2 * SLACK);
-    room.line = line;
-    room.row = room.lines + job->row_taps * line;
-    memset(room.mixed, 0, 2 * (line + 2 * SLACK));
-    for (int k = 0; k < job->row_taps; k++) room.held[k] = -1;
-    for (int y = 0; y < job->to_top; y++) fill_row(job, y, 0, job->network_w);
-    for (int y = 0; y < job->h; y++) {
-        fill_row(job, job->to_top + y, 0, job->to_left);
-        prepare_row(job, &room, rows, y);
-        fill_row(job, job->to_top + y, job->to_left + job->w, job->network_w);
+    const int64_t head = up(sizeof(Room), 8) + job->row_taps * 16;
+    if (memory) {
+        Room *room = (Room *)memory;
+        room->rows = (const uint8_t **)(memory + up(sizeof(Room), 8));
+        room->held = (int32_t *)(room->rows + job->row_taps);
+        room->mixed = (int16_t *)(memory + head);
+        room->lines = (uint8_t *)(room->mixed + line + 2 * SLACK);
+        room->line = line;
+        room->row = room->lines + job->row_taps * line;
+        memset(room->mixed, 0, 2 * (line + 2 * SLACK));
+        for (int k = 0; k < job->row_taps; k++) room->held[k] = -1;
     }
-    for (int y = job->to_top + job->h; y < job->network_h; y++) fill_row(job, y, 0, job->network_w);
-    free(memory);
-    return DONE;
+    return head + 2 * (line + 2 * SLACK) + job->row_taps * line + row;
+}
+
+static void make_ready(const void *argument, void *room)
+{
+    const Strip *strip = argument;
+    lay_out_room(strip->job, room);
+}
+
+static void do_strip(const void *argument, void *room, int64_t number)
+{
+    const Strip *strip = argument;
+    const Preparation *job = strip->job;
+    const int first = (int)number * strip->height, last = first + strip->height;
+    for (int y = first; y < last && y < job->network_h; y++) {
+        if (y < job->to_top || y >= job->to_top + job->h) {
+            fill_row(job, y, 0, job->network_w);
+            continue;
+        }
+        fill_row(job, y, 0, job->to_left);
+        prepare_row(job, room, y - job->to_top);
+        fill_row(job, y, job->to_left + job->w, job->network_w);
+    }
+}
+
+/* Prepare a frame; DONE or NO_MEMORY. `threads` counts the caller, who works too. */
+EXPORT int edgeseg_prepare(const Preparation *job)
+{
+    /* Small strips, as a thread may lose its core; each turns some rows of the frame once more. */
+    const int strips = job->threads == 1 ? 1 : STRIPS * job->threads;
+    const int height = job->network_h / strips > 1 ? job->network_h / strips : 1;
+    const Strip strip = {job, height};
+    const Strips all = {
+        .job = &strip, .start = make_ready, .piece = do_strip, .threads = job->threads,
+        .pieces = (job->network_h + height - 1) / height, .room = lay_out_room(job, NULL),
+    };
+    return do_strips(&all) == STRIPS_DONE ? DONE : NO_MEMORY;
 }
 
 /* out[y][x] = labels[rows[y]][columns[x]]; rows of both may lie apart. */

@@ -15,6 +15,7 @@ from edgeseg.errors import EngineError, FrameError, UsageError, guess
 from edgeseg.frame import Placement, Size
 from edgeseg.labels import IGNORE
 from edgeseg.runtime import decode_native, prepare_native
+from edgeseg.runtime.decode_native import State
 
 FORMATS = {
     # name     what a frame of H x W pixels is
@@ -26,6 +27,8 @@ FORMATS = {
 }
 LUMA, RED_V, GREEN_U, GREEN_V, BLUE_U = 9539, 13075, 3209, 6660, 16525
 """ITU-R BT.601 with Y from 16 to 235, in 1/8192: what cameras and OpenCV mean by NV12 and YUYV."""
+SHARE = 1 << 17
+"""Pixels, of the frame and of the input, that are worth a thread."""
 
 
 def check_format(name: str) -> str:
@@ -81,7 +84,7 @@ def to_three(frame: np.ndarray, name: str) -> np.ndarray:
 
 
 def choose(asked: str | None = None) -> str:
-    """What prepares: "avx2" or "c" of the native library, or "numpy" where there is none.
+    """What prepares: "avx2", "neon" or "c" of the native library; "numpy" where there is none.
 
     `asked`, else the environment's EDGESEG_PREPARE, names one; what is not there is an EngineError.
     """
@@ -97,21 +100,29 @@ class Preparer:
     """Frames of one format -> inputs of one network. Safe to call from several threads.
 
     `swap` says that the network's channel order is the other one (of RGB for formats without an
-    order); `fill` is the colour around a padded frame, in the network's order.
+    order); `fill` is the colour around a padded frame, in the network's order. `threads` (None: all
+    cores) share the rows of what native code prepares, where there is enough of it for each.
     """
 
     def __init__(
-        self, name: str, order: str, fill: tuple[int, int, int], by: str | None = None
+        self,
+        name: str,
+        order: str,
+        fill: tuple[int, int, int],
+        by: str | None = None,
+        *,
+        threads: int | None = None,
     ) -> None:
         self.format = check_format(name)
         self.by = choose(by)
+        self.threads = threads or len(os.sched_getaffinity(0))
         self.swap = ("bgr" if name == "bgr" else "rgb") != order
         self._fill = fill
 
     @property
     def name(self) -> str:
-        """For reports: "native avx2" or "numpy"."""
-        return "numpy" if self.by == "numpy" else f"native {self.by}"
+        """For reports: "native avx2, 2 threads" or "numpy"."""
+        return decode_native.name_of(self.by, self.threads)
 
     def size(self, frame: object) -> Size:
         """(H, W) of the picture in a frame, which is checked."""
@@ -134,7 +145,7 @@ class Preparer:
         else:
             failed = prepare_native.run(
                 self.format, frame, placement, swap=self.swap, fill=self._fill, out=out,
-                isa=self.by,
+                isa=self.by, threads=_useful(self.threads, placement),
             )  # fmt: skip
             if failed:
                 raise EngineError(f"preparation by {self.by}: {decode_native.FAILURES[failed]}")
@@ -151,3 +162,26 @@ class Preparer:
             out[:] = IGNORE
         prepare_native.restore(labels, placement, out)
         return out
+
+
+def _useful(threads: int, placement: Placement) -> int:
+    """Of so many threads those that have SHARE pixels to read or to write each."""
+    work = sum(h * w for h, w in (placement.source.size, placement.network))
+    return max(1, min(threads, work // SHARE))
+
+
+def examine() -> State:
+    """What prepares here when nothing else is asked for; why it is not native, decode's says."""
+    if decode_native.examine().why:
+        return State(decode_native.examine().by)
+    known = prepare_native.available()
+    return State(known[0], known)
+
+
+def describe() -> str:
+    """One line on the preparation of frames on this machine."""
+    found = examine()
+    if not found.available:
+        return f"preparation: {found.by or 'broken'}, as decode"
+    others = f" (also {', '.join(found.available[1:])})" if found.available[1:] else ""
+    return f"preparation: native {found.by}{others}"

@@ -11,7 +11,7 @@ import numpy as np
 from edgeseg.frame import Placement, Size, nearest, taps
 from edgeseg.runtime import decode_native
 
-ISAS = {"avx2": 4, "c": 1}
+ISAS = {"avx2": 4, "neon": 2, "c": 1}
 """Instruction sets and their bits in prepare.c, the fastest first."""
 KINDS = {"rgb": 0, "bgr": 0, "nv12": 1, "yuyv": 2, "grey": 3}
 
@@ -21,7 +21,7 @@ _POINTERS = (
 _STRIDES = ("row_stride", "column_stride", "channel_stride", "chroma_stride")
 _NUMBERS = (
     "top", "left", "height", "width", "to_top", "to_left", "h", "w", "network_h", "network_w",
-    "row_taps", "pairs", "format", "swap", "isa",
+    "row_taps", "pairs", "format", "swap", "isa", "threads",
 )  # fmt: skip
 
 
@@ -92,11 +92,12 @@ def run(
     fill: tuple[int, int, int],
     out: np.ndarray,
     isa: str,
+    threads: int,
 ) -> int:
     """A frame of a format that the caller has checked -> `out` (h, w, 3); 0, or what failed.
 
-    Rows of the frame may lie anywhere; pixels, too, in rgb, bgr and grey. The interpreter's lock is
-    released.
+    Rows of the frame may lie anywhere; pixels, too, in rgb, bgr and grey. `threads` share the rows
+    of `out`. The interpreter's lock is released.
     """
     if name in ("nv12", "yuyv") and (
         frame.strides[-1] != 1 or (name == "yuyv" and frame.strides[1] != 2)
@@ -104,6 +105,7 @@ def run(
         frame = np.ascontiguousarray(frame)
     job = Preparation.from_buffer_copy(_job(name, placement, swap, fill, isa))
     job.frame, job.out, job.row_stride = _at(frame), _at(out), frame.strides[0]
+    job.threads = threads
     if name == "nv12":
         job.chroma = _at(frame[placement.frame[0] :])
         job.chroma_stride = frame.strides[0]

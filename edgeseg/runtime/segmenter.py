@@ -104,7 +104,8 @@ class Segmenter:
         self.input: InputSpec = manifest.input
         self.output = manifest.output
         self.classes: ClassTable = manifest.table
-        self._prepare = Preparer(frames, manifest.input.order, manifest.input.fill)
+        spec, threads = manifest.input, engine.threads
+        self._prepare = Preparer(frames, spec.order, spec.fill, threads=threads)
         self._size = manifest.input.size
         if manifest.input.batch != 1:
             raise UsageError(
@@ -278,7 +279,7 @@ class Segmenter:
 
     @property
     def prepare_name(self) -> str:
-        """For reports: "native avx2", "numpy" or "on the GPU"."""
+        """For reports: "native avx2, 2 threads", "numpy" or "on the GPU"."""
         return self._device or self._prepare.name
 
     @property

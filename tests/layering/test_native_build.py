@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from edgeseg.runtime import decode_native
+from edgeseg.runtime import decode_native, prepare_native
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -146,13 +146,36 @@ CHECKED = "instruction sets {}, jobs 60, wrong 0\n19491ce275e6d683\n"
 """What decode_check.c prints on every machine; seen on x86-64 (gcc, clang) and aarch64 (qemu)."""
 
 
+PREPARED = "instruction set {}, jobs 200, wrong 0\n18a4d34d09be0d4b\n"
+"""The same of prepare_check.c; seen on x86-64 (AVX2) and aarch64 (NEON, qemu)."""
+
+
+def check_of(name: str, compiler: list[str], folder: Path, *more: str) -> Path:
+    """A program of tests/native, compiled."""
+    program, source = folder / name, ROOT / "tests" / "native" / f"{name}.c"
+    flags = ("-std=c11", "-O1", "-ffp-contract=off", "-pthread", *more)
+    subprocess.run([*compiler, *flags, str(source), "-o", str(program), "-lm"], check=True)
+    return program
+
+
+def said_by(*command: object) -> str:
+    words = [str(word) for word in command]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
 def test_random_jobs_have_the_checksum_of_other_machines(hook: ModuleType, tmp_path: Path):
     compiler = hook.find_compiler()
     if compiler is None:
         pytest.skip("there is no C compiler here")
-    program, source = tmp_path / "check", ROOT / "tests" / "native" / "decode_check.c"
-    flags = ("-std=c11", "-O1", "-ffp-contract=off", "-pthread")
-    subprocess.run([*compiler, *flags, str(source), "-o", str(program), "-lm"], check=True)
-    done = subprocess.run([program, "60"], capture_output=True, text=True, check=True)
     here = sum(decode_native.ISAS[isa] for isa in decode_native.available())
-    assert done.stdout == CHECKED.format(here)
+    assert said_by(check_of("decode_check", compiler, tmp_path), 60) == CHECKED.format(here)
+    fastest = prepare_native.ISAS[prepare_native.available()[0]]
+    assert said_by(check_of("prepare_check", compiler, tmp_path), 200) == PREPARED.format(fastest)
+
+
+def test_neon_prepares_the_same_bytes(tmp_path: Path):
+    compiler, emulator = "aarch64-linux-gnu-gcc", shutil.which("qemu-aarch64-static")
+    if shutil.which(compiler) is None or emulator is None:
+        pytest.skip(f"there is no {compiler} and qemu-aarch64-static here")
+    program = check_of("prepare_check", [compiler], tmp_path, "-static")
+    assert said_by(emulator, program, 200) == PREPARED.format(prepare_native.ISAS["neon"])

@@ -8,7 +8,7 @@ import pytest
 from edgeseg.bundle import OutputSpec
 from edgeseg.errors import FrameError, UsageError
 from edgeseg.runtime import crf_native, crf_numpy, decode_native
-from edgeseg.runtime.crf import CrfSpec, DenseCrf, features, parse_crf
+from edgeseg.runtime.crf import CrfSpec, DenseCrf, crf_words, features, parse_crf
 from edgeseg.runtime.decode import Decoder
 from edgeseg.runtime.scores import upsample
 
@@ -111,6 +111,33 @@ def test_native_and_numpy_agree():
     assert np.allclose(*found, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("classes", [3, 11, 30])
+def test_threads_change_no_bit(classes):
+    """Also of more channels than stay in registers, which numpy gives too."""
+    if "native" not in BY:
+        pytest.skip("lattice.c was not compiled: there was no C compiler")
+    image = picture((37, 26))
+    scores = np.random.default_rng(11).normal(0, 2, (classes, 37, 26)).astype(np.float32)
+    spec = CrfSpec(iterations=2)
+    alone = DenseCrf(spec, by="native", threads=1).probabilities(scores, image)
+    for threads in (2, 5):
+        found = DenseCrf(spec, by="native", threads=threads).probabilities(scores, image)
+        assert np.array_equal(found, alone)
+    numpys = DenseCrf(spec, by="numpy").probabilities(scores, image)
+    assert np.allclose(alone, numpys, atol=1e-4)
+
+
+def test_what_is_impossible_has_no_probability():
+    """-104 is where expf ends in float32: just above, it is the smallest number there is."""
+    if "native" not in BY:
+        pytest.skip("lattice.c was not compiled: there was no C compiler")
+    values = np.array([[0, -102, -103.97, -104], [-1e30, 0, -1e30, -np.inf]], np.float32)
+    crf_native.softmax(values)
+    assert values[0, 1] > values[0, 2] == np.float32(1e-45)
+    assert values[0, 3] == 0
+    assert values[1].tolist() == [0, 1, 0, 0]
+
+
 def test_softmax_by_hand(by):
     values = np.log(np.array([[1, 1, 2, 4], [1, 1, 1, 1]], np.float32)) + np.float32(50)
     BY[by].softmax(values)
@@ -200,6 +227,11 @@ def test_sigma_alpha_grows_with_the_image():
 
 
 # Parameters and errors
+
+
+def test_parameters_are_written_as_they_are_read():
+    spec = CrfSpec(w1=0.1, sigma_beta=5, iterations=7)
+    assert parse_crf(crf_words(spec)) == spec
 
 
 def test_parameters_are_read():

@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 from engine_folders import SIZE, TABLE
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeseg import frame as frames
@@ -36,11 +36,19 @@ def make(name: str, height: int, width: int, seed: int = 0) -> np.ndarray:
     return noise(shapes.get(name, (height, width, 3)), seed)
 
 
-def prepared(by: str, name: str, frame: np.ndarray, network, fit="pad", order="rgb") -> np.ndarray:
+def prepared(
+    by: str, name: str, frame: np.ndarray, network, fit="pad", order="rgb", threads=1
+) -> np.ndarray:
     out = np.full((*network, 3), 77, np.uint8)
     placement = place(size_of(frame, name), network, fit)
-    Preparer(name, order, FILL, by)(frame, placement, out)
+    Preparer(name, order, FILL, by, threads=threads)(frame, placement, out)
     return out
+
+
+@pytest.fixture(autouse=True)
+def shared(monkeypatch) -> None:
+    """Threads share even the smallest frames."""
+    monkeypatch.setattr(prepare, "SHARE", 1)
 
 
 # The formats, by pencil
@@ -126,14 +134,25 @@ halves = st.integers(1, 40)
 @given(
     st.sampled_from(sorted(FORMATS)), halves, halves, st.integers(1, 90), st.integers(1, 90),
     st.sampled_from(sorted(FITS)), st.sampled_from(["rgb", "bgr"]), st.integers(0, 3),
+    st.sampled_from([1, 2, 5]),
 )  # fmt: skip
-@settings(max_examples=300, deadline=None)
-def test_c_gives_the_bytes_of_numpy(name, height, width, h, w, fit, order, odd):
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_c_gives_the_bytes_of_numpy(name, height, width, h, w, fit, order, odd, threads):
     odd_rows, odd_columns = (0, 0) if name in ("nv12", "yuyv") else divmod(odd, 2)
     frame = make(name, 2 * height - odd_rows, 2 * width - odd_columns, odd)
     wanted = prepared("numpy", name, frame, (h, w), fit, order)
     for by in NATIVE:
-        assert np.array_equal(prepared(by, name, frame, (h, w), fit, order), wanted), by
+        made = prepared(by, name, frame, (h, w), fit, order, threads)
+        assert np.array_equal(made, wanted), by
+
+
+def test_small_frames_are_left_to_one_thread(monkeypatch):
+    monkeypatch.setattr(prepare, "SHARE", 1000)
+    sizes = {(20, 25): 1, (40, 25): 1, (60, 50): 3, (400, 500): 4}
+    for size, threads in sizes.items():
+        assert prepare._useful(4, place(size, (1, 1), "stretch")) == threads
 
 
 @needs_native
@@ -257,8 +276,11 @@ def test_the_fastest_is_taken_and_another_may_be_asked_for(monkeypatch):
 
 def test_without_a_library_numpy_prepares(monkeypatch):
     monkeypatch.delenv("EDGESEG_PREPARE", raising=False)
+    assert prepare.describe().startswith(f"preparation: native {NATIVE[0]}" if NATIVE else "prep")
     monkeypatch.setattr(decode_native, "library", lambda: None)
     assert choose() == "numpy"
+    assert prepare.describe() == "preparation: numpy, as decode"
+    assert (prepare.examine().by, prepare.examine().available) == ("numpy", ())
 
 
 @needs_native
@@ -288,7 +310,7 @@ def test_a_segmenter_takes_every_format(name: str):
     assert np.array_equal(
         seen[0][0], frames.prepare(three, placement, swap=False, fill=opened.input.fill)
     )
-    assert opened.prepare_name in ("numpy", *(f"native {by}" for by in NATIVE))
+    assert opened.prepare_name in ("numpy", *(f"native {by}, 1 thread" for by in NATIVE))
 
 
 @pytest.mark.parametrize(
@@ -328,7 +350,9 @@ def test_a_frame_that_needs_no_preparation_is_not_copied(name, order, size, lent
     halves, halves, st.integers(1, 90), st.integers(1, 90), st.sampled_from(sorted(FITS)),
     st.sampled_from([1, 2, 8]),
 )  # fmt: skip
-@settings(max_examples=100, deadline=None)
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_labels_come_back_as_in_numpy(height, width, h, w, fit, stride):
     placement = place((height, width), (h, w), fit)
     labels = noise((-(-h // stride), -(-w // stride)))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeseg.benchmarks.rows import slowed
+from edgeseg.benchmarks.rows import crf_name, slowed
 from edgeseg.errors import ComparisonError, UsageError, guess
 
 Row = dict[str, Any]
@@ -276,7 +276,8 @@ def _why_no_accuracy(a: Row, b: Row) -> str | None:
 def _by_key(results: dict[str, Any], side: str) -> dict[Key, Row]:
     rows: dict[Key, Row] = {}
     for row in results["results"]:
-        key = tuple(tuple(row[k]) if k == "size" else row[k] for k in IDENTITY)
+        plain = (tuple(row[k]) if k == "size" else row[k] for k in IDENTITY)
+        key = (*plain, crf_name(row))
         if key in rows:
             raise UsageError(f"{name_of(key)} is twice in {side}; rows must differ in something")
         rows[key] = row
@@ -285,15 +286,15 @@ def _by_key(results: dict[str, Any], side: str) -> dict[Key, Row]:
 
 def name_of(key: Key) -> str:
     """What a row is called in messages."""
-    model, target, precision, inference, size, batch, threads = key
+    model, target, precision, inference, size, batch, threads, crf = key
     own = "" if inference == "f32" and precision != "fp16" else f" ({inference})"
     text = f"{model} {target} {precision}{own} {size[0]}x{size[1]}"
     text += f" batch {batch}" if batch != 1 else ""
-    return f"{text} {threads} thread{'' if threads == 1 else 's'}"
+    return f"{text} {threads} thread{'' if threads == 1 else 's'}{f' {crf}' if crf else ''}"
 
 
 def _entry(key: Key) -> dict[str, Any]:
-    entry = dict(zip(IDENTITY, key, strict=True))
+    entry = dict(zip((*IDENTITY, "crf"), key, strict=True))
     return {**entry, "size": list(entry["size"])}
 
 

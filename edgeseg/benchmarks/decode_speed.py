@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ import openvino.opset13 as ops
 
 from edgeseg.benchmarks.machine import machine
 from edgeseg.benchmarks.measure import Watch
+from edgeseg.benchmarks.turns import take_turns, turn_of
 from edgeseg.bundle import WEIGHTED, OutputSpec
 from edgeseg.dataset import open_dataset
 from edgeseg.disk import write_json
@@ -33,8 +33,6 @@ from edgeseg.runtime.engine_openvino import shared_core
 Call = Callable[[], np.ndarray]
 OUT = (512, 1024)
 CLASSES = 19
-SELDOM = 8
-"""What is slow, numpy and sums in plain C, takes part in every eighth round."""
 GEMM = 1024
 """Rows and columns of the matrices whose product shows the peak."""
 DRAWS = 1000
@@ -167,18 +165,12 @@ def time_case(case: Case, threads: int, rounds: int) -> dict[str, Any]:
     for call in peaks.values():
         call()
     everything = {**calls, **{f"matmul {name}": call for name, call in peaks.items()}}
-    samples: dict[str, list[float | None]] = {name: [] for name in everything}
-    random = np.random.default_rng(0)
-    for index in range(rounds):
-        for name in random.permutation(list(everything)).tolist():
-            call = everything[name]
-            slow = name == "numpy" or (case.gflop > 0 and name.startswith("native c,"))
-            if slow and index % SELDOM:
-                samples[name].append(None)
-                continue
-            start = perf_counter()
-            call()
-            samples[name].append(round((perf_counter() - start) * 1e3, 4))
+    slow = [n for n in calls if n == "numpy" or (case.gflop and n.startswith("native c,"))]
+    turns = {name: turn_of(lambda _, c=call: c()) for name, call in everything.items()}  # type: ignore[misc]
+    samples = {
+        name: [round(times[0], 4) if times else None for times in found]
+        for name, found in take_turns(turns, rounds=rounds, seldom=slow).items()
+    }
     ours = next(iter(calls))
     rows = [
         {

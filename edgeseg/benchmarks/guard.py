@@ -19,7 +19,7 @@ import numpy as np
 from edgeseg.benchmarks.pages import read_content
 from edgeseg.benchmarks.race import ratio
 from edgeseg.disk import write_json
-from edgeseg.errors import ComparisonError, EdgesegError, UsageError
+from edgeseg.errors import ComparisonError, UsageError, exit_code
 
 KEYS = ("contestants", "roofline", "machine", "model", "size")
 
@@ -116,12 +116,9 @@ def main(words: list[str]) -> int:
     parser.add_argument("race", type=Path, help="race.json of 'edgeseg race'")
     parser.add_argument("--write", action="store_true", help="make the race the baseline")
     args = parser.parse_args(words)
-    try:
-        print(guard(args.baseline, args.race, write=args.write))  # noqa: T201
-    except EdgesegError as error:
-        print(f"edgeseg: {error}", file=sys.stderr)  # noqa: T201
-        return error.exit_code
-    return 0
+    return exit_code(
+        lambda: print(guard(args.baseline, args.race, write=args.write))  # noqa: T201
+    )
 
 
 if __name__ == "__main__":

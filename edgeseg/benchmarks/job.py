@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edgeseg.benchmarks.latency import StopRule
 from edgeseg.benchmarks.pacing import Pace
+from edgeseg.runtime.crf import CrfSpec, crf_words, parse_crf
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,8 @@ class Job:
     `frames` is a .npy file of (N, h, w, 3) uint8 at the network's size and in its channel order
     (`write_timing_frames`). Accuracy is measured when `data` is given, on `split`, on all frames or
     on `limit` frames spread evenly. `threads` None: all cores. With a `pace` frames come as from a
-    camera; `soak` is for how many seconds more it runs, to see latency drift and memory grow.
+    camera; `soak` is for how many seconds more it runs, to see latency drift and memory grow. With
+    `crf` the dense CRF stands behind the scores, in latency and in accuracy.
     """
 
     folder: Path
@@ -31,6 +33,7 @@ class Job:
     rule: StopRule = field(default_factory=StopRule)
     pace: Pace | None = None
     soak: float | None = None
+    crf: CrfSpec | None = None
 
 
 def to_arguments(job: Job, answer: Path) -> list[str]:
@@ -44,6 +47,8 @@ def to_arguments(job: Job, answer: Path) -> list[str]:
     words += ["--warm-up-seconds", str(rule.warm_up_seconds)]
     if job.pace is not None:
         words += ["--fps", str(job.pace.fps), "--deadline-ms", str(job.pace.deadline_ms)]
+    if job.crf is not None:
+        words += ["--crf", crf_words(job.crf)]
     for name in ("threads", "inference_precision", "data", "limit", "soak"):
         value = getattr(job, name)
         if value is not None:
@@ -69,6 +74,7 @@ def parse_arguments(words: list[str]) -> tuple[Job, Path]:
     parser.add_argument("--fps", type=float)
     parser.add_argument("--deadline-ms", type=float)
     parser.add_argument("--soak", type=float, help="seconds")
+    parser.add_argument("--crf", type=parse_crf, metavar="NAME=VALUE,...")
     rule = StopRule()
     for name in ("min_samples", "min_seconds", "max_seconds", "warm_up_calls", "warm_up_seconds"):
         default = getattr(rule, name)
@@ -78,5 +84,6 @@ def parse_arguments(words: list[str]) -> tuple[Job, Path]:
     job = Job(
         a.folder, a.frames, a.threads, a.inference_precision, a.allow_ungated, a.data, a.split,
         a.limit, rule, None if a.fps is None else Pace(a.fps, a.deadline_ms), a.soak,
+        a.crf,
     )  # fmt: skip
     return job, a.json

@@ -17,7 +17,7 @@ import numpy as np
 
 from edgeseg.benchmarks.pages import table
 from edgeseg.bundle import Bundle, read_bundle
-from edgeseg.errors import EdgesegError, UsageError
+from edgeseg.errors import UsageError, exit_code
 from edgeseg.runtime.engine import EngineOptions
 from edgeseg.runtime.engine_openvino import OpenVinoEngine
 
@@ -139,12 +139,8 @@ def main(words: list[str]) -> int:
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
     args = parser.parse_args(words)
-    try:
-        print(page(measure(args.folders, EngineOptions(args.threads))))  # noqa: T201
-    except EdgesegError as error:
-        print(f"edgeseg: {error}", file=sys.stderr)  # noqa: T201
-        return error.exit_code
-    return 0
+    options = EngineOptions(args.threads)
+    return exit_code(lambda: print(page(measure(args.folders, options))))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import numpy as np
 
 from edgeseg import errors
 from edgeseg.benchmarks.job import Job, parse_arguments, to_arguments
+from edgeseg.benchmarks.latency import summary_of
 from edgeseg.benchmarks.machine import busy_seconds, machine
 from edgeseg.benchmarks.soak import peak_mib
 from edgeseg.benchmarks.timing import Call, Steps, soak_steadily, time_steadily
@@ -28,6 +29,7 @@ from edgeseg.bundle import Bundle, InputSpec, Manifest, read_bundle, read_manife
 from edgeseg.disk import write_json
 from edgeseg.errors import DataError, EdgesegError, EngineError
 from edgeseg.frame import place, prepare
+from edgeseg.runtime.crf_segmenter import CrfSegmenter, with_crf
 from edgeseg.runtime.engine import EngineOptions, open_engine
 from edgeseg.runtime.gpu import used_mib
 from edgeseg.runtime.obstacles import ON_GPU
@@ -104,11 +106,7 @@ def measure(job: Job, root: Path = Path("/")) -> dict[str, Any]:
     frames = _read_frames(job.frames)
     manifest = read_manifest(job.folder)
     batch = manifest.input.batch
-    if job.pace is not None and batch != 1:
-        raise errors.UsageError(
-            f"{job.folder} takes {batch} frames a call; --fps is for one camera, whose frames come "
-            "one by one: export with --batch 1"
-        )
+    _check_batch(job, batch)
     begin = perf_counter()
     segmenter = _open(job, manifest)
     load_ms = (perf_counter() - begin) * 1e3
@@ -125,7 +123,7 @@ def measure(job: Job, root: Path = Path("/")) -> dict[str, Any]:
             **_engine(segmenter),
             "load_ms": round(load_ms, 3),
             "latency_ms": timed.latency.to_dict(),
-            "stages_ms": timed.stages,
+            "stages_ms": {**timed.stages, **_crf_stage(segmenter, len(timed.latency.samples))},
             "throughput_fps": round(timed.latency.throughput, 3),
             "peak_rss_mib": peak,
             **_accuracy(job, segmenter, manifest),
@@ -142,6 +140,28 @@ def measure(job: Job, root: Path = Path("/")) -> dict[str, Any]:
             "pace": timed.pace,
             "soak": soaked,
         }
+
+
+def _check_batch(job: Job, batch: int) -> None:
+    """UsageError for what can't be asked of a folder that takes several frames a call."""
+    if batch == 1:
+        return
+    if job.pace is not None:
+        raise errors.UsageError(
+            f"{job.folder} takes {batch} frames a call; --fps is for one camera, whose frames come "
+            "one by one: export with --batch 1"
+        )
+    if job.crf is not None:
+        raise errors.UsageError(
+            f"{job.folder} takes {batch} frames a call; --crf is for one: export with --batch 1"
+        )
+
+
+def _crf_stage(segmenter: Segmenter, calls: int) -> dict[str, Any]:
+    """Of `stages_ms`: the dense CRF alone, a part of `decode`, in the timed calls."""
+    if not isinstance(segmenter, CrfSegmenter):
+        return {}
+    return {"crf": summary_of(segmenter.crf_ms[-calls:])}
 
 
 class Watch:
@@ -164,10 +184,11 @@ def _open(job: Job, manifest: Manifest) -> Segmenter:
     """The folder as `edgeseg.load` opens it, for frames in the network's own channel order."""
     order = manifest.input.order
     if manifest.input.batch == 1:
-        return load(
+        segmenter = load(
             job.folder, frames=order, threads=job.threads,
             inference_precision=job.inference_precision, allow_ungated=job.allow_ungated,
         )  # fmt: skip
+        return segmenter if job.crf is None else with_crf(segmenter, job.crf)
     if manifest.target is None:
         raise errors.BundleError(f"{job.folder} has no engine; build one with 'edgeseg export'")
     bundle = read_bundle(job.folder)
@@ -240,7 +261,9 @@ def _engine(segmenter: Segmenter) -> dict[str, Any]:
         "target": name,
         "inference_precision": engine.inference_precision,
         "threads": engine.threads,
+        "prepare": segmenter.prepare_name,
         "decode": segmenter.decode_name,
+        "crf": segmenter.described() if isinstance(segmenter, CrfSegmenter) else None,
         "engine": {"name": name, "version": engine.version, "device": engine.device},
     }
 
@@ -259,7 +282,8 @@ def _accuracy(job: Job, segmenter: Segmenter, manifest: Manifest) -> dict[str, A
     dataset = open_dataset(job.data, job.split)
     if job.limit is not None:
         dataset = dataset.spread(job.limit)
-    found = evaluate(Segmenter(segmenter.engine, segmenter.bundle, frames="rgb"), dataset)
+    judged = Segmenter(segmenter.engine, segmenter.bundle, frames="rgb")
+    found = evaluate(judged if job.crf is None else with_crf(judged, job.crf), dataset)
     kind = job.data.partition(":")[0]
     return {
         "miou": found.miou,
@@ -304,15 +328,16 @@ def _read_frames(path: Path) -> np.ndarray:
 
 def main(words: list[str]) -> int:
     """Write the row, or `{"error": {"class", "message"}}`; returns the exit code."""
-    job, answer = parse_arguments(words)
+    return errors.exit_code(lambda: _answer(*parse_arguments(words)))
+
+
+def _answer(job: Job, path: Path) -> None:
     try:
         row = measure(job)
     except EdgesegError as error:
-        write_json(answer, {"error": {"class": type(error).__name__, "message": str(error)}})
-        print(f"edgeseg: {error}", file=sys.stderr)  # noqa: T201
-        return error.exit_code
-    write_json(answer, row)
-    return 0
+        write_json(path, {"error": {"class": type(error).__name__, "message": str(error)}})
+        raise
+    write_json(path, row)
 
 
 if __name__ == "__main__":

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgeseg.disk import write_text
-from edgeseg.errors import ComparisonError, EdgesegError, UsageError
+from edgeseg.errors import ComparisonError, UsageError, exit_code
 
 
 @dataclass(frozen=True)
@@ -53,12 +52,7 @@ class Page:
         parser.add_argument("results", type=Path, nargs=self._count, help=self.results)
         parser.add_argument("--check", action="store_true", help="fail when the page differs")
         args = parser.parse_args(words)
-        try:
-            self.update(args.markdown, args.results, check=args.check)
-        except EdgesegError as error:
-            print(f"edgeseg: {error}", file=sys.stderr)  # noqa: T201
-            return error.exit_code
-        return 0
+        return exit_code(lambda: self.update(args.markdown, args.results, check=args.check))
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, words: int) -> str:

@@ -15,12 +15,12 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import median
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from edgeseg.benchmarks.machine import machine
+from edgeseg.benchmarks.turns import take_turns, turn_of
 from edgeseg.disk import write_json
 from edgeseg.errors import EngineError
 from edgeseg.frame import Placement, Size, format_size, place
@@ -30,8 +30,7 @@ from edgeseg.runtime.prepare import FORMATS, Preparer, size_of
 NETWORK = (512, 1024)
 CAMERAS: tuple[Size, ...] = ((1080, 1920), (720, 1280), (1024, 2048), (480, 640))
 FILL = (110, 108, 105)
-SELDOM = 8
-"""numpy takes part in every eighth round."""
+CORES = len(os.sched_getaffinity(0))
 Call = Callable[[], np.ndarray]
 
 
@@ -46,7 +45,13 @@ def make_frame(name: str, size: Size) -> np.ndarray:
     return made
 
 
-def in_opencv(cv2: Any, name: str, frame: np.ndarray, placement: Placement) -> np.ndarray:
+def in_opencv(
+    cv2: Any,
+    name: str,
+    frame: np.ndarray,
+    placement: Placement,
+    fill: tuple[int, ...] = FILL,
+) -> np.ndarray:
     """The usual lines, for a network in RGB."""
     codes = {
         "bgr": cv2.COLOR_BGR2RGB, "nv12": cv2.COLOR_YUV2RGB_NV12,
@@ -61,7 +66,7 @@ def in_opencv(cv2: Any, name: str, frame: np.ndarray, placement: Placement) -> n
     top, left = placement.target.top, placement.target.left
     bottom, right = placement.network[0] - top - h, placement.network[1] - left - w
     made: np.ndarray = cv2.copyMakeBorder(
-        frame, top, bottom, left, right, cv2.BORDER_CONSTANT, value=FILL
+        frame, top, bottom, left, right, cv2.BORDER_CONSTANT, value=fill
     )
     return made
 
@@ -72,20 +77,24 @@ def contestants(cv2: Any, name: str, size: Size) -> dict[str, Call]:
     assert size_of(frame, name) == size
     out = np.empty((*NETWORK, 3), np.uint8)
 
-    def ours(by: str) -> np.ndarray:
-        preparers[by](frame, placement, out)
+    def ours(by: Preparer) -> np.ndarray:
+        by(frame, placement, out)
         return out
 
-    known = (*prepare_native.available(), "numpy")
-    preparers = {by: Preparer(name, "rgb", FILL, by) for by in known}
-    calls: dict[str, Call] = {p.name: partial(ours, b) for b, p in preparers.items()}
+    preparers = [
+        Preparer(name, "rgb", FILL, by, threads=threads)
+        for by in prepare_native.available()
+        for threads in sorted({1, CORES}, reverse=True)
+    ]
+    preparers.append(Preparer(name, "rgb", FILL, "numpy"))
+    calls: dict[str, Call] = {p.name: partial(ours, p) for p in preparers}
     if cv2 is not None:
 
         def theirs(threads: int) -> np.ndarray:
             cv2.setNumThreads(threads)
             return in_opencv(cv2, name, frame, placement)
 
-        for threads in sorted({1, len(os.sched_getaffinity(0))}):
+        for threads in sorted({1, CORES}):
             calls[f"OpenCV, {threads} thread{'s' if threads > 1 else ''}"] = partial(
                 theirs, threads
             )
@@ -97,16 +106,11 @@ def time_case(cv2: Any, name: str, size: Size, rounds: int) -> dict[str, Any]:
     calls = contestants(cv2, name, size)
     reference = calls["numpy"]().astype(np.int16)
     largest = {n: int(np.abs(call() - reference).max()) for n, call in calls.items()}
-    samples: dict[str, list[float]] = {n: [] for n in calls}
-    for turn in range(rounds):
-        for which, call in calls.items():
-            if which == "numpy" and turn % SELDOM:
-                continue
-            start = perf_counter()
-            call()
-            samples[which].append((perf_counter() - start) * 1e3)
+    turns = {n: turn_of(lambda _, c=call: c()) for n, call in calls.items()}  # type: ignore[misc]
+    found = take_turns(turns, rounds=rounds, seldom=("numpy",))
     rows = [
-        {"name": n, "largest_difference": largest[n], "samples_ms": s} for n, s in samples.items()
+        {"name": n, "largest_difference": largest[n], "samples_ms": [ms for t in s for ms in t]}
+        for n, s in found.items()
     ]
     return {"format": name, "camera": list(size), "contestants": rows}
 

@@ -24,6 +24,7 @@ import numpy as np
 
 from edgeseg.benchmarks.latency import summary_of
 from edgeseg.benchmarks.measure import Watch
+from edgeseg.benchmarks.turns import take_turns
 from edgeseg.errors import EngineError
 
 DRAWS = 2000
@@ -120,18 +121,12 @@ class Worker:
         return EngineError(f"{self.name} can't take part: {why}")
 
 
-def take_turns(
-    workers: Sequence[Worker], *, rounds: int, calls: int, dropped: int = DROPPED, seed: int = 0
+def run_race(
+    workers: Sequence[Worker], *, rounds: int, calls: int, dropped: int = DROPPED
 ) -> dict[str, np.ndarray]:
     """Name -> (rounds, calls) milliseconds. A first round is warm-up and is not kept."""
-    random = np.random.default_rng(seed)
-    times: dict[str, list[list[float]]] = {worker.name: [] for worker in workers}
-    for number in range(rounds + 1):
-        for index in random.permutation(len(workers)):
-            worker = workers[int(index)]
-            found = worker.run(dropped + calls)[dropped:]
-            if number:
-                times[worker.name].append(found)
+    turns = {worker.name: worker.run for worker in workers}
+    times = take_turns(turns, rounds=rounds, calls=calls, dropped=dropped, warm_up=1)
     return {name: np.array(found) for name, found in times.items()}
 
 

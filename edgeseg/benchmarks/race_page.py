@@ -32,7 +32,7 @@ def page(content: dict[str, Any]) -> str:
         "",
         f"On {about['cpu']} ({content['threads']} threads of {about['cores']} cores), "
         f"{content['rounds']} rounds of {content['calls']} calls, {data['frames']} frames of "
-        f"{data['kind']} {data['split']}, {content['macs'] / 1e9:.2f} G MACs; "
+        f"{data['kind']} {data['split']}{_camera(content)}, {content['macs'] / 1e9:.2f} G MACs; "
         + ("" if others is None else f"other programs took {others:.2f} cores meanwhile. ")
         + "Ratio: time over that of the named contestant, round by round, in brackets the 95 % "
         "bootstrap interval of its median. Equal: percent of labels, without the padding, that "
@@ -46,6 +46,14 @@ def page(content: dict[str, Any]) -> str:
         lines += [f"- {entry['name']}: {entry['error']}" for entry in content["failed"]]
         lines.append("")
     return "\n".join([*lines, *_roofline(content["roofline"]), ""])
+
+
+def _camera(content: dict[str, Any]) -> str:
+    camera = content.get("camera")
+    if camera is None:
+        return ""
+    height, width = camera["size"]
+    return f" as a camera of {height}x{width} gives them in {camera['format']}"
 
 
 def _contestants(rows: list[dict[str, Any]]) -> str:
@@ -99,9 +107,11 @@ def _roofline(content: dict[str, Any]) -> list[str]:
                 f"{network['engine_ms'] / bound:.1f}",
             ]
         )
+    when = f"again on {peaks['measured']}" if "measured" in peaks else "in the same run"
     return [
-        f"Peaks measured in the same run: {peaks['f32']:.0f} GMAC/s in f32, {half}"
-        f"{peaks['int8']:.0f} in INT8 (1x1 convolutions of 256 channels by OpenVINO), "
+        f"Peaks measured {when}: {peaks['f32']:.0f} GMAC/s in f32, {half}"
+        f"{peaks['int8']:.0f} in INT8 (1x1 convolutions of {_channels(peaks)} channels by "
+        "OpenVINO), "
         f"{peaks['memory_gb_s']:.0f} GB/s of copying. *Memory* is what convolutions read and "
         "write, if no cache held anything; *engine* is the sum of OpenVINO's own counters; *times* "
         "is engine over the larger bound.",
@@ -113,6 +123,14 @@ def _roofline(content: dict[str, Any]) -> list[str]:
             words=2,
         ),
     ]  # fmt: skip
+
+
+def _channels(peaks: dict[str, Any]) -> str:
+    """`512`, or `256, 512 and 1024` by type; races before November 2026 had 256 for all."""
+    found = list(peaks.get("channels", {"f32": 256}).values())
+    if len(set(found)) == 1:
+        return str(found[0])
+    return f"{', '.join(map(str, found[:-1]))} and {found[-1]}"
 
 
 HEAD = """# Races

@@ -8,6 +8,7 @@ from html import escape
 from edgeseg.benchmarks.rows import (
     Row,
     count,
+    crf_name,
     disturbance,
     engine_name,
     milliseconds,
@@ -75,7 +76,7 @@ def _row(index: int, row: Row, rows: Sequence[Row], slowest: float, leads: bool)
     cells = [
         f"<td>{index}</td>",
         _words(row["model"], details),
-        _words(engine_name(row), precision_name(row)),
+        _words(engine_name(row), precision_name(row) + (", dense CRF" if row.get("crf") else "")),
         _median(row, slowest),
         _number(latency["p90"], milliseconds(latency["p90"])),
         _number(latency["p99"], milliseconds(latency["p99"])),
@@ -150,6 +151,7 @@ def _notes(rows: Sequence[Row]) -> str:
     missing = sorted({n for r in rows for n in r.get("uncounted") or {}})
     if missing:
         notes.append(f"* MACs leave out what can't be counted: {', '.join(missing)}.")
+    notes += _ran(rows)
     if any(slowed(r) for r in rows):
         notes.append("! The machine throttled: the time is no time of this engine.")
     if any(r["latency_ms"][p] is None for r in rows for p in ("p50", "p90", "p99")):
@@ -159,3 +161,23 @@ def _notes(rows: Sequence[Row]) -> str:
         )
     items = "".join(f"<li>{escape(n)}</li>" for n in notes)
     return f'<ul class="notes">{items}</ul>' if items else ""
+
+
+def _ran(rows: Sequence[Row]) -> list[str]:
+    """What ran before and behind the engine, a sentence for each combination of them."""
+    numbered: dict[str, list[int]] = {}
+    for index, row in enumerate(rows, start=1):
+        crf = row.get("crf")
+        cost = (row["stages_ms"].get("crf") or {}).get("p50")
+        said = [
+            f"Frames of other sizes prepared: {row['prepare']}" if row.get("prepare") else "",
+            f"decode: {row['decode']}" if row.get("decode") and not crf else "",
+            f"{crf_name(row)}, {milliseconds(cost)} ms of the call" if crf else "",
+        ]
+        text = "; ".join(filter(None, said))
+        numbered.setdefault(text, []).append(index)
+    return [
+        f"Row{'s' if len(which) > 1 else ''} {', '.join(map(str, which))}: {text}."
+        for text, which in numbered.items()
+        if text
+    ]

@@ -36,14 +36,15 @@ def is_float(row: Row) -> bool:
 def reference(row: Row, rows: Sequence[Row]) -> Row | None:
     """The float row that `row` is compared with; None for a float row or where there is none.
 
-    Same model, size and data; of several the one of the same engine, then torch, then the first.
+    Same model, size, data and CRF; of several the one of the same engine, then torch, then the
+    first.
     """
     if is_float(row):
         return None
     alike = [
         r
         for r in rows
-        if is_float(r) and all(r.get(k) == row.get(k) for k in ("model", "size", "data"))
+        if is_float(r) and all(r.get(k) == row.get(k) for k in ("model", "size", "data", "crf"))
     ]
     if not alike:
         return None
@@ -79,10 +80,13 @@ def speed_up(row: Row, rows: Sequence[Row]) -> float | None:
 def headline(rows: Sequence[Row]) -> Row | None:
     """The row that opens the report: INT8 where there is any, right first, then fast.
 
+    Rows with the dense CRF come after those without: it is no part of the network.
+
     Among rows with mIoU and median: those within NEAR of the best mIoU, the fastest of them.
     Without any mIoU the fastest row. Rows in which the machine throttled come after all others.
     """
     timed = [r for r in rows if p50(r) is not None and r["batch"] == 1]
+    timed = [r for r in timed if not r.get("crf")] or timed
     timed = [r for r in timed if not slowed(r)] or timed
     chosen = [r for r in timed if r["precision"] == "int8"] or timed
     scored = [r for r in chosen if r.get("miou") is not None]
@@ -156,6 +160,13 @@ def precision_name(row: Row) -> str:
     return name if inference in (usual.get(row["precision"]), "none") else f"{name} ({inference})"
 
 
+def crf_name(row: Row) -> str:
+    """`dense CRF w1=4 ...`, with its parameters; "" for the labels of the network alone."""
+    crf = row.get("crf") or {}
+    said = [f"{name}={value:g}" for name, value in crf.items() if not isinstance(value, str)]
+    return " ".join(["dense CRF", *said]) if crf else ""
+
+
 def size_name(row: Row) -> str:
     """`512x1024`, with a multiplication sign."""
     return f"{row['size'][0]}\N{MULTIPLICATION SIGN}{row['size'][1]}"
@@ -171,11 +182,13 @@ def short_names(rows: Sequence[Row]) -> list[str]:
             size_name(row),
             f"batch {row['batch']}",
             "1 thread" if row["threads"] == 1 else f"{row['threads']} threads",
+            "dense CRF" if row.get("crf") else "",
         )
         for row in rows
     ]
-    differing = [i for i in range(6) if len({p[i] for p in parts}) > 1] or [1, 2]
-    return [" ".join(p[i] for i in differing) for p in parts]
+    differing = [i for i in range(7) if len({p[i] for p in parts}) > 1] or [1, 2]
+    names = (" ".join(p[i] for i in differing if p[i]) for p in parts)
+    return [name or f"{p[1]} {p[2]}" for name, p in zip(names, parts, strict=True)]
 
 
 def milliseconds(value: float | None) -> str:

@@ -14,7 +14,16 @@ from edgeseg.benchmarks.pacing import Pace
 from edgeseg.benchmarks.rows import unclean
 from edgeseg.benchmarks.soak import check_soak
 from edgeseg.bundle import PRECISIONS
-from edgeseg.cli.output import add_json, add_threads, amount, positive, print_json, say
+from edgeseg.cli.output import (
+    add_crf,
+    add_json,
+    add_threads,
+    amount,
+    chosen_crf,
+    positive,
+    print_json,
+    say,
+)
 from edgeseg.cli.source import add_fit, add_foreign, source_of
 from edgeseg.dataset import SPLITS, open_dataset
 from edgeseg.errors import UsageError, guess
@@ -82,6 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--samples", type=positive, default=100, metavar="N", help="timed calls at least"
     )
     _add_robot(parser)
+    add_crf(parser)
     parser.add_argument(
         "--allow-ungated", action="store_true", help="run folders that no accuracy gate passed"
     )
@@ -120,9 +130,10 @@ def run(args: argparse.Namespace) -> int:
     for precision in args.precisions:
         if precision not in PRECISIONS:
             raise UsageError(f"unknown precision '{precision}'.{guess(precision, PRECISIONS)}")
+    crf = chosen_crf(args)
     models, untrained = (_random(args), UNTRAINED) if args.weights else (args.models, {})
     suite = Suite(
-        tuple(source_of(args, model) for model in models),
+        tuple(source_of(args, model, scores=crf is not None) for model in models),
         args.data,
         args.split,
         args.sizes,
@@ -136,6 +147,7 @@ def run(args: argparse.Namespace) -> int:
         allow_ungated=args.allow_ungated,
         pace=_pace(args),
         soak=args.soak,
+        crf=crf,
         **untrained,
     )
     results = bench(suite, args.out, say)
@@ -198,8 +210,11 @@ def table(results: dict[str, Any]) -> str:
 
 
 def findings(row: dict[str, Any]) -> str:
-    """What a camera, a meter and a long run found of a row, one line each; "" without them."""
+    """What a CRF costs, what a camera, a meter and a long run found; "" without them."""
     lines = []
+    if row.get("crf"):
+        cost = _number(row["stages_ms"]["crf"]["p50"], 1)
+        lines.append(f"dense CRF ({row['crf']['by']}): {cost} ms of each call")
     if pace := row.get("pace"):
         jitter = (pace["jitter_ms"] or {}).get("p50")
         lines.append(
@@ -235,7 +250,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     return (
         row["model"],
         row["target"],
-        f"{row['precision']} ({arithmetic})",
+        f"{row['precision']} ({arithmetic})" + (" + CRF" if row.get("crf") else ""),
         format_size(tuple(row["size"])),
         "-" if row["macs"] is None else f"{row['macs'] / 1e9:.2f}",
         _number(latency["p50"], 1),

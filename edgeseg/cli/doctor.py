@@ -10,7 +10,7 @@ from typing import Any
 
 from edgeseg.benchmarks.machine import machine
 from edgeseg.cli.output import add_json, print_json
-from edgeseg.runtime import decode, decode_native
+from edgeseg.runtime import decode, decode_native, prepare
 from edgeseg.runtime.board import Board, read_board
 from edgeseg.runtime.preflight import (
     PARTS,
@@ -56,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
             "board": None if board is None else dataclasses.asdict(board),
             "sensors": _sensors(sensors, reading),
             "decode": dataclasses.asdict(decode_native.examine()),
+            "prepare": {"by": prepare.examine().by, "available": prepare.examine().available},
             "parts": [dataclasses.asdict(f) for f in findings],
             "folder": None if trial is None else dataclasses.asdict(trial),
         },
@@ -65,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
         if board is not None:
             print("\n" + describe_board(board, sensors))
         print(decode.describe())
+        print(prepare.describe())
         print("\n" + describe_parts(findings))
         if trial is not None:
             print("\n" + describe_trial(args.folder, trial))
@@ -180,6 +182,7 @@ def describe_trial(folder: str, trial: Trial) -> str:
             f"  {trial.engine}: opened in {trial.load_ms:.0f} ms, "
             f"the first frame took {trial.frame_ms:.1f} ms"
         )
+        lines.append(f"  frames are prepared by {trial.prepare}; decode: {trial.decode}")
     for obstacle in trial.obstacles:
         lines += [f"  {obstacle.why}", f"  -> {obstacle.advice}"]
     if trial.why and not trial.obstacles:

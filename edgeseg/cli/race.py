@@ -8,6 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from edgeseg.benchmarks.camera_frames import parse_camera
 from edgeseg.cli.output import add_json, add_thread_count, positive, print_json, say
 from edgeseg.cli.source import add_fit, add_foreign, source_of
 from edgeseg.dataset import SPLITS
@@ -36,6 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", default=SYNTHETIC, metavar="KIND:PATH", help="frames (default: synthetic:)"
     )
     parser.add_argument("--split", default="val", choices=SPLITS, help="default: %(default)s")
+    parser.add_argument(
+        "--camera",
+        type=parse_camera,
+        metavar="HxW[:FORMAT]",
+        help="start from its frames: 720x1280:nv12 (default: bgr of the network's size)",
+    )
     parser.add_argument(
         "--out", required=True, type=Path, metavar="DIR", help="race.json, race.md and what ran"
     )
@@ -73,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
         tuple(args.only),
         rivals,
         shlex.join(["edgeseg", *sys.argv[1:]]),
+        args.camera,
     )
     found = race(plan, args.out, say)
     print_json(args.json, found)

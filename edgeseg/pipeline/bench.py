@@ -27,6 +27,7 @@ from edgeseg.export.targets import EXPORTERS
 from edgeseg.frame import Size, format_size
 from edgeseg.pipeline.model import find_model, resized
 from edgeseg.pipeline.plan import REPORT, RESULTS, SIZES, Plan, Say, Source
+from edgeseg.runtime.crf import CrfSpec
 from edgeseg.runtime.engine import EngineOptions
 from edgeseg.runtime.segmenter import load
 
@@ -39,7 +40,10 @@ TORCH = "torch"
 
 @dataclass(frozen=True)
 class Suite:
-    """What to measure. `targets` may hold "torch", which runs the checkpoint itself in fp32."""
+    """What to measure. `targets` may hold "torch", which runs the checkpoint itself in fp32.
+
+    With `crf` each folder, which must return scores, has a second row: with the dense CRF.
+    """
 
     models: tuple[Source, ...]
     data: str
@@ -57,8 +61,14 @@ class Suite:
     allow_ungated: bool = False
     pace: Pace | None = None
     soak: float | None = None
+    crf: CrfSpec | None = None
 
     def __post_init__(self) -> None:
+        if self.crf is not None and TORCH in self.targets:
+            raise UsageError(
+                "--crf is measured behind engine folders; leave torch out of --targets "
+                "('edgeseg eval --crf' runs a checkpoint with it)"
+            )
         for target in self.targets:
             if target not in (*EXPORTERS, TORCH):
                 raise UsageError(f"unknown target '{target}'.{guess(target, (*EXPORTERS, TORCH))}")
@@ -83,15 +93,16 @@ def bench(suite: Suite, out: Path, say: Say) -> dict[str, Any]:
     folders: list[Path] = []
     failed: list[dict[str, Any]] = []
     for folder in _folders(suite, out / "engines", failed, say):
-        try:
-            row = _measure(folder, suite, dataset)
-        except EdgesegError as error:
-            failed.append({"folder": folder.name, "error": str(error)})
-            say(f"failed: {error}")
-            continue
-        rows.append(row)
-        folders.append(folder)
-        say(line(row))
+        for crf in (None, suite.crf) if suite.crf else (None,):
+            try:
+                row = _measure(folder, suite, dataset, crf)
+            except EdgesegError as error:
+                failed.append({"folder": folder.name, "error": str(error)})
+                say(f"failed: {error}")
+                continue
+            rows.append(row)
+            folders.append(folder)
+            say(line(row))
     if not rows:
         first = failed[0]["error"] if failed else "no size, target and precision was left"
         raise UsageError(f"nothing could be measured: {first}")
@@ -109,7 +120,9 @@ def bench(suite: Suite, out: Path, say: Say) -> dict[str, Any]:
     return results
 
 
-def _measure(folder: Path, suite: Suite, dataset: Dataset) -> dict[str, Any]:
+def _measure(
+    folder: Path, suite: Suite, dataset: Dataset, crf: CrfSpec | None = None
+) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="edgeseg-") as temporary:
         frames = Path(temporary) / "frames.npy"
         manifest = read_manifest(folder)
@@ -126,6 +139,7 @@ def _measure(folder: Path, suite: Suite, dataset: Dataset) -> dict[str, Any]:
             suite.rule,
             suite.pace,
             suite.soak,
+            crf,
         )
         return measure_in_process(job)
 
@@ -137,7 +151,8 @@ def line(row: dict[str, Any]) -> str:
     speed = "too few samples" if p50 is None else f"p50 {p50:.1f} ms"
     return (
         f"{row['model']} {row['target']} {row['precision']} ({row['inference_precision']}) "
-        f"{format_size(tuple(row['size']))}: {speed}{miou}"
+        f"{format_size(tuple(row['size']))}{' with dense CRF' if row['crf'] else ''}: "
+        f"{speed}{miou}"
     )
 
 

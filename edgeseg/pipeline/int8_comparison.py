@@ -16,7 +16,7 @@ from typing import Any
 
 from edgeseg.benchmarks.machine import machine
 from edgeseg.disk import write_json
-from edgeseg.errors import ComparisonError, EdgesegError, UsageError
+from edgeseg.errors import ComparisonError, UsageError, exit_code
 from edgeseg.metrics import RULE
 from edgeseg.pipeline import study
 from edgeseg.pipeline.environments import install
@@ -146,26 +146,22 @@ def main(words: list[str]) -> int:
     parser.add_argument("--no-latency", action="store_true", help="leave the times away")
     parser.add_argument("--only-latency", action="store_true", help="time again what is built")
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="default: the suite's")
-    args = parser.parse_args(words)
-    try:
-        suite = read_recipe(Suite, args.suite)
-        if args.limit_frames is not None and (args.out is None or args.limit_frames < 1):
-            raise UsageError("--limit-frames N (1 or more) is a trial; give it an --out of its own")
-        if args.prepare:
-            prepare(suite, _say)
-        out = args.out or Path(suite.results)
-        only = [name for name in args.only.split(",") if name]
-        if args.only_latency:
-            time_again(args.suite, suite, out, only=only, say=_say)
-            return 0
-        latency = not args.no_latency
-        compare(
-            args.suite, suite, out, only=only, limit=args.limit_frames, latency=latency, say=_say
-        )
-    except EdgesegError as error:
-        _say(f"edgeseg: {error}")
-        return error.exit_code
-    return 0
+    return exit_code(lambda: _run(parser.parse_args(words)))
+
+
+def _run(args: argparse.Namespace) -> None:
+    suite = read_recipe(Suite, args.suite)
+    if args.limit_frames is not None and (args.out is None or args.limit_frames < 1):
+        raise UsageError("--limit-frames N (1 or more) is a trial; give it an --out of its own")
+    if args.prepare:
+        prepare(suite, _say)
+    out = args.out or Path(suite.results)
+    only = [name for name in args.only.split(",") if name]
+    if args.only_latency:
+        time_again(args.suite, suite, out, only=only, say=_say)
+        return
+    latency = not args.no_latency
+    compare(args.suite, suite, out, only=only, limit=args.limit_frames, latency=latency, say=_say)
 
 
 def _say(line: str) -> None:

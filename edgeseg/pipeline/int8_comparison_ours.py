@@ -19,7 +19,7 @@ import onnx
 from edgeseg.bundle import Bundle, is_learned, read_bundle
 from edgeseg.dataset import Dataset, Sample
 from edgeseg.disk import write_json, writing_file
-from edgeseg.errors import BundleError, EdgesegError
+from edgeseg.errors import BundleError, exit_code
 from edgeseg.export.gate import Budget, read_frames
 from edgeseg.export.targets import EXPORTERS
 from edgeseg.graph import read_graph
@@ -133,12 +133,9 @@ def main(words: list[str]) -> int:
     parser.add_argument("--method", default=METHOD)
     parser.add_argument("--max-drop", type=float, metavar="POINTS")
     args = parser.parse_args(words)
-    try:
-        quantise(args.network, args.frames, args.out, args.method, args.max_drop)
-    except EdgesegError as error:
-        print(f"edgeseg: {error}", file=sys.stderr)  # noqa: T201
-        return error.exit_code
-    return 0
+    return exit_code(
+        lambda: quantise(args.network, args.frames, args.out, args.method, args.max_drop)
+    )
 
 
 if __name__ == "__main__":

@@ -12,9 +12,8 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ import numpy as np
 from edgeseg.benchmarks.latency import Latency
 from edgeseg.benchmarks.machine import machine
 from edgeseg.benchmarks.measure import Watch
+from edgeseg.benchmarks.turns import Turn, take_turns, turn_of
 from edgeseg.bundle import read_manifest
 from edgeseg.disk import write_json
 from edgeseg.errors import EngineError
@@ -32,32 +32,10 @@ CALLS = 8
 DROPPED = 2
 """Calls at the start of a block that are not counted: the other engine's threads come to rest."""
 
-Call = Callable[[int], object]
 
-
-def alternate(
-    calls: Sequence[Call],
-    *,
-    blocks: int = BLOCKS,
-    length: int = CALLS,
-    dropped: int = DROPPED,
-    clock: Callable[[], float] = perf_counter,
-) -> list[list[list[float]]]:
-    """[call][block] -> milliseconds of `length` calls; each is called with 0, 1, ... in a block.
-
-    A first block of each is warm-up.
-    """
-    found: list[list[list[float]]] = [[] for _ in calls]
-    for block in range(blocks + 1):
-        for call, samples in zip(calls, found, strict=True):
-            times = []
-            for index in range(dropped + length):
-                begin = clock()
-                call(index)
-                times.append((clock() - begin) * 1e3)
-            if block:
-                samples.append(times[dropped:])
-    return found
+def alternate(turns: Mapping[str, Turn]) -> dict[str, list[list[float]]]:
+    """Name -> BLOCKS blocks of CALLS milliseconds; one block more of each is warm-up."""
+    return take_turns(turns, rounds=BLOCKS, calls=CALLS, dropped=DROPPED, warm_up=1)
 
 
 def compare(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]) -> dict[str, Any]:
@@ -107,14 +85,18 @@ def main(words: list[str]) -> int:
         load(args.float, frames=order, allow_ungated=True) as a,
         load(args.int8, frames=order, allow_ungated=True) as b,
     ):
-        calls: list[Call] = [
-            lambda i, s=s: s.segment(frames[i % len(frames)], at="network")  # type: ignore[misc]
-            for s in (a, b)
-        ]
+        turns = {
+            name: turn_of(lambda i, s=s: s.segment(frames[i % len(frames)], at="network"))  # type: ignore[misc]
+            for name, s in (("float", a), ("int8", b))
+        }
         others = Watch()
-        times = alternate(calls)
+        times = alternate(turns)
         others.stop()
-    found = {**compare(*times), "others_cores": others.cores, "cores": machine()["cores"]}
+    found = {
+        **compare(times["float"], times["int8"]),
+        "others_cores": others.cores,
+        "cores": machine()["cores"],
+    }
     write_json(args.json, found)
     return 0
 

@@ -6,16 +6,18 @@ import contextlib
 import datetime
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgeseg.benchmarks.camera_frames import Camera
 from edgeseg.benchmarks.machine import machine
-from edgeseg.benchmarks.race import Contestant, Others, Worker, results, take_turns
+from edgeseg.benchmarks.peaks import measure_peaks
+from edgeseg.benchmarks.race import Contestant, Others, Worker, results, run_race
 from edgeseg.benchmarks.race_page import page
-from edgeseg.benchmarks.roofline import measure_peaks, roofline
+from edgeseg.benchmarks.roofline import roofline
 from edgeseg.bundle import read_bundle
 from edgeseg.dataset import open_dataset
 from edgeseg.disk import write_json, write_text
@@ -29,6 +31,8 @@ from edgeseg.runtime.engine_openvino import half_precision, shared_core
 ROUNDS, CALLS = 15, 8
 PAGE, RESULT = "race.md", "race.json"
 INPUTS = ("frames", "planes")
+OPENCV = "usual script opencv"
+"""Takes part with a camera, where OpenCV is installed."""
 OTHERS = (
     "usual script", "openvino f32", "openvino bf16", "openvino f16", "torch eager", "torch.compile",
 )  # fmt: skip
@@ -80,7 +84,10 @@ class Rivals:
 
 @dataclass(frozen=True)
 class Race:
-    """What was asked for. `only` holds names of contestants, empty: all."""
+    """What was asked for. `only` holds names of contestants, empty: all.
+
+    With a `camera` all start from its frames, which the network's size and colours do not fit.
+    """
 
     source: Source
     data: str
@@ -91,6 +98,14 @@ class Race:
     only: tuple[str, ...] = ()
     rivals: Rivals | None = None
     command: str = ""
+    camera: Camera | None = None
+
+    def __post_init__(self) -> None:
+        if self.camera is not None and self.rivals is not None:
+            raise UsageError(
+                "--camera is for the built-in contestants, which prepare its frames each in its "
+                "way; leave --rivals away"
+            )
 
 
 def prepare(rivals: Rivals, say: Say) -> None:
@@ -102,7 +117,7 @@ def race(plan: Race, out: Path, say: Say) -> dict[str, Any]:
     """Build what takes part under `out`, run it, write `race.json` and `race.md` there."""
     find_model(plan.source.model)
     check_names(plan)
-    networks = make_networks(plan.source, plan.data, plan.split, out, say)
+    networks = make_networks(plan.source, plan.data, plan.split, out, say, plan.camera)
     failed: dict[str, str] = {}
     entrants = [*built_in(networks, plan.threads), *_rivals(networks, plan)]
     chosen = choose(entrants, plan.only)
@@ -115,13 +130,13 @@ def race(plan: Race, out: Path, say: Say) -> dict[str, Any]:
         say(f"{len(workers)} contestants, {plan.rounds} rounds of {plan.calls} calls")
         labels = {w.name: w.labels() for w in workers if not w.name.startswith("engine alone")}
         others = Others(workers)
-        times = take_turns(workers, rounds=plan.rounds, calls=plan.calls)
+        times = run_race(workers, rounds=plan.rounds, calls=plan.calls)
         others_cores = others.cores()
         versions = {w.name: w.version for w in workers}
     own = {c.name for c in entrants if c.entry.get("own")}
     labels = {name: found for name, found in labels.items() if name not in own}
     dataset, output = open_dataset(plan.data, plan.split), networks.network.manifest.output
-    inside = seen(dataset, networks.spec, output.scale)
+    inside = seen(dataset, networks.spec, output.scale, plan.camera)
     content = {
         "command": plan.command,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -146,6 +161,7 @@ def _about(networks: Networks, plan: Race) -> dict[str, Any]:
         "macs": manifest.macs,
         "decode": "native" if networks.scores else "in the graph",
         "data": {"kind": plan.data.partition(":")[0], "split": plan.split, "frames": len(frames)},
+        "camera": None if plan.camera is None else asdict(plan.camera),
         "threads": plan.threads,
         "rounds": plan.rounds,
         "calls": plan.calls,
@@ -156,6 +172,7 @@ def check_names(plan: Race) -> None:
     """UsageError for an `only` that no race knows, before anything is built."""
     ours = [_name(*pair) for pair in OURS]
     known = [*ours, *(f"engine alone {name.removeprefix('edgeseg ')}" for name in ours), *OTHERS]
+    known += [OPENCV] if plan.camera else []
     known += plan.rivals.rivals if plan.rivals else ()
     for name in plan.only:
         if name not in known:
@@ -179,8 +196,8 @@ def _name(target: str, precision: str) -> str:
 
 def built_in(networks: Networks, threads: int) -> list[Contestant]:
     """All that need no environment of their own. The first is whom nearly all are measured with."""
-    common = {"threads": threads, "frames": str(networks.frames)}
     spec = networks.spec
+    common = {"threads": threads, "frames": str(networks.taken), **_camera(networks)}
     normal = {"mean": list(spec.mean), "std": list(spec.std), "order": spec.order}
     found = []
     names = {}
@@ -188,13 +205,17 @@ def built_in(networks: Networks, threads: int) -> list[Contestant]:
         name = names[target, precision] = _name(target, precision)
         entry = {"kind": "edgeseg", "path": str(networks.folder(target, precision)), **common}
         found.append(Contestant(name, f"edgeseg, {target}", precision, entry, name))
-        alone = {**entry, "kind": "engine alone"}
+        alone = {**entry, "kind": "engine alone", "frames": str(networks.frames)}
         title = f"{target} alone: our folder's engine, without preparation and decode"
         found.append(Contestant(f"engine alone {name[8:]}", title, precision, alone, name))
     usual = {"kind": "usual script", "path": str(networks.planes), **normal, **common}
     best = {"kind": "openvino", "path": str(networks.called), **normal, **common}
     title = "usual script: numpy, ONNX Runtime, numpy's argmax"
     found.append(Contestant("usual script", title, "fp32", usual, names["onnxruntime", "fp32"]))
+    if networks.camera is not None:
+        title = "the same, frames prepared by OpenCV (the other by numpy and Pillow)"
+        entry = {**usual, "opencv": True}
+        found.append(Contestant(OPENCV, title, "fp32", entry, names["onnxruntime", "fp32"]))
     title = "OpenVINO's practice: PrePostProcessor, argmax in the graph"
     half = half_precision(shared_core())
     pairs = [("f32", "fp32"), *([(half, "fp16")] if half else [])]
@@ -207,6 +228,19 @@ def built_in(networks: Networks, threads: int) -> list[Contestant]:
             entry = {**torch, "kind": kind}
             found.append(Contestant(word, word, "fp32", entry, names["openvino", "fp32"]))
     return found
+
+
+def _camera(networks: Networks) -> dict[str, Any]:
+    """Of entries: the frames' format, and where they go in the network's input."""
+    camera, spec = networks.camera, networks.spec
+    if camera is None:
+        return {"format": "bgr"}
+    assert spec.size is not None
+    return {
+        "format": camera.format,
+        "place": [list(camera.size), list(spec.size), spec.fit],
+        "fill": list(spec.fill),
+    }
 
 
 def _rivals(networks: Networks, plan: Race) -> list[Contestant]:

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from onnx.utils import Extractor
 
+from edgeseg.benchmarks.camera_frames import Camera, as_camera
 from edgeseg.bundle import InputSpec
 from edgeseg.dataset import Dataset, Sample, open_dataset
 from edgeseg.disk import writing_file
@@ -38,7 +39,8 @@ class Networks:
 
     `planes` maps normalised float planes (1, 3, H, W) to full-size scores, `called` to uint8
     labels: what an exporter gives to those who write their own scripts. `frames` are (N, H, W, 3)
-    uint8 BGR. `torch` is None for a foreign .onnx. `scores`: decode is ours, outside the graph.
+    uint8 BGR at the network's size, `taken` what the camera gives: the same without a `camera`.
+    `torch` is None for a foreign .onnx. `scores`: decode is ours, outside the graph.
     """
 
     network: FloatNetwork
@@ -46,6 +48,7 @@ class Networks:
     calibration: Dataset
     out: Path
     torch: Path | None
+    camera: Camera | None = None
 
     @property
     def spec(self) -> InputSpec:
@@ -64,8 +67,13 @@ class Networks:
 
     @property
     def frames(self) -> Path:
-        """Camera frames, .npy."""
+        """Frames at the network's size, .npy."""
         return self.out / "frames.npy"
+
+    @property
+    def taken(self) -> Path:
+        """Camera frames, .npy."""
+        return self.out / "camera.npy" if self.camera else self.frames
 
     @property
     def float_folder(self) -> Path:
@@ -83,20 +91,26 @@ class Networks:
         return path
 
 
-def make_networks(source: Source, data: str, split: str, out: Path, say: Say) -> Networks:
+def make_networks(
+    source: Source, data: str, split: str, out: Path, say: Say, camera: Camera | None = None
+) -> Networks:
     """The float network, its cut graphs and the frames, written anew under `out`."""
     frames = choose_frames(data, None)
     network, scores = _float(source, frames.gate, say)
     plain = network if not scores else make_float(source, frames.gate, say)
     path = find_model(source.model)
     torch = torch_folder(source, path, out / "engines" / "torch") if path.is_dir() else None
-    networks = Networks(network, scores, frames.calibration, out, torch)
+    networks = Networks(network, scores, frames.calibration, out, torch, camera)
     floats = Plan("onnxruntime", "fp32", budget=ANY)
     export_network(plain, None, floats, networks.float_folder, say)
     for path, graph in zip((networks.planes, networks.called), cut(plain.single), strict=True):
         with writing_file(path) as aside:
             onnx.save(graph, aside)
-    _save(networks.frames, camera_frames(open_dataset(data, split), network.spec))
+    dataset = open_dataset(data, split)
+    _save(networks.frames, fitted_frames(dataset, network.spec))
+    if camera is not None:
+        images = [s.image for s in dataset.spread(RACED_FRAMES)]
+        _save(networks.taken, np.stack([as_camera(image, camera) for image in images]))
     return networks
 
 
@@ -121,19 +135,26 @@ def _float(source: Source, gate: Dataset, say: Say) -> tuple[FloatNetwork, bool]
         return make_float(source, gate, say), False
 
 
-def camera_frames(dataset: Dataset, spec: InputSpec, count: int = RACED_FRAMES) -> np.ndarray:
+def fitted_frames(dataset: Dataset, spec: InputSpec, count: int = RACED_FRAMES) -> np.ndarray:
     """(N, H, W, 3) uint8 BGR, spread over the set, fitted to the network's size."""
     images = [prepared(s.image, spec) for s in dataset.spread(count)]
     swap = spec.order == "rgb"
     return np.stack([image[..., ::-1] if swap else image for image in images])
 
 
-def seen(dataset: Dataset, spec: InputSpec, scale: int, count: int = RACED_FRAMES) -> np.ndarray:
-    """(N, scale H, scale W) bool: the pixels of `camera_frames` that are no padding."""
+def seen(
+    dataset: Dataset,
+    spec: InputSpec,
+    scale: int,
+    camera: Camera | None = None,
+    count: int = RACED_FRAMES,
+) -> np.ndarray:
+    """(N, scale H, scale W) bool: the pixels of the network's input that are no padding."""
     masks = []
     for sample in dataset.spread(count):
-        placement = enlarged(place(sample.labels.shape, _size(sample, spec), spec.fit), scale)
-        masks.append(prepare_labels(np.zeros_like(sample.labels), placement) != IGNORE)
+        taken = np.zeros(camera.size if camera else sample.labels.shape, np.uint8)
+        placement = enlarged(place(taken.shape, _size(sample, spec), spec.fit), scale)
+        masks.append(prepare_labels(taken, placement) != IGNORE)
     return np.stack(masks)
 
 

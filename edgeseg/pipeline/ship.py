@@ -28,7 +28,7 @@ from edgeseg.benchmarks.machine import machine
 from edgeseg.bundle import Bundle, Manifest, ModelSpec, read_manifest
 from edgeseg.dataset import Dataset, open_dataset
 from edgeseg.disk import writing_file, writing_folder
-from edgeseg.errors import EdgesegError, UsageError
+from edgeseg.errors import UsageError, exit_code
 from edgeseg.frame import Size, format_size, parse_size
 from edgeseg.metrics import RULE, ConfusionMatrix, Scores
 from edgeseg.models import split_name
@@ -306,16 +306,15 @@ def main(words: list[str]) -> int:
     parser.add_argument("--size", type=parse_size, metavar="HxW", help="default: the checkpoint's")
     parser.add_argument("--force", action="store_true", help="replace weights of that name")
     args = parser.parse_args(words)
-    try:
-        run = read_run(args.run)
-        data = args.data or run.recipe.eval_data or run.recipe.data
-        dataset = open_dataset(data, run.recipe.eval_split)
-        facts = ship(run, args.name, dataset, args.size, force=args.force)
-    except EdgesegError as error:
-        print(f"edgeseg: {error}", file=sys.stderr)  # noqa: T201
-        return error.exit_code
+    return exit_code(lambda: _ship(args))
+
+
+def _ship(args: argparse.Namespace) -> None:
+    run = read_run(args.run)
+    data = args.data or run.recipe.eval_data or run.recipe.data
+    dataset = open_dataset(data, run.recipe.eval_split)
+    facts = ship(run, args.name, dataset, args.size, force=args.force)
     print(f"{SHIPPED / args.name}.md: {facts['stored']}")  # noqa: T201
-    return 0
 
 
 if __name__ == "__main__":

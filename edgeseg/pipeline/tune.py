@@ -12,6 +12,7 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 
 from edgeseg.benchmarks.machine import machine
 from edgeseg.benchmarks.race import ratio
+from edgeseg.benchmarks.turns import turn_of
 from edgeseg.bundle import MANIFEST, Bundle, read_bundle, sha256, write_bundle
 from edgeseg.disk import check_replaceable, write_json, writing_folder
 from edgeseg.errors import EdgesegError, EngineError, UsageError
@@ -26,7 +28,7 @@ from edgeseg.export.gate import read_frames
 from edgeseg.export.targets import BUILDERS, why_ungated
 from edgeseg.pipeline.int8_comparison_timing import alternate
 from edgeseg.pipeline.plan import Plan, Say, Source
-from edgeseg.runtime.segmenter import load
+from edgeseg.runtime.segmenter import Segmenter, load
 
 TIMES = "tune.json"
 OUTPUTS = ("labels", "scores")
@@ -131,20 +133,25 @@ def _timed(folders: dict[str, Path], path: Path, say: Say) -> dict[str, Any]:
 def time_folders(folders: dict[str, Path]) -> dict[str, Any]:
     """Whole calls, frame to labels at the network's size, in turns."""
     segmenters = []
-    calls = []
-    for folder in folders.values():
+    turns = {}
+    for name, folder in folders.items():
         bundle = read_bundle(folder)
         images = read_frames(bundle).images
         segmenter = load(folder, frames=bundle.manifest.input.order)
         segmenters.append(segmenter)
-        calls.append(lambda i, s=segmenter, f=images: s.segment(f[i % len(f)], at="network"))
-    blocks = [np.array(found) for found in alternate(calls)]
+        turns[name] = turn_of(partial(_segment, segmenter, images))
+    blocks = {name: np.array(found) for name, found in alternate(turns).items()}
+    first = next(iter(blocks.values()))
     for segmenter in segmenters:
         segmenter.close()
     return {
-        name: {"p50_ms": round(float(np.median(ms)), 3), "ratio": ratio(ms, blocks[0])}
-        for name, ms in zip(folders, blocks, strict=True)
+        name: {"p50_ms": round(float(np.median(ms)), 3), "ratio": ratio(ms, first)}
+        for name, ms in blocks.items()
     }
+
+
+def _segment(segmenter: Segmenter, frames: np.ndarray, index: int) -> None:
+    segmenter.segment(frames[index % len(frames)], at="network")
 
 
 def _kept(folder: Path, out: Path, name: str, found: dict[str, Any]) -> Bundle:

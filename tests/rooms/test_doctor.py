@@ -107,6 +107,7 @@ def test_doctor_lists_every_part(capsys):
     assert "cores" in shown
     assert "GiB of memory" in shown
     assert "\ndecode: n" in shown  # native or numpy: tests/unit/test_decode_native.py
+    assert "\npreparation: n" in shown  # tests/unit/test_prepare_native.py
     assert f"Python {sys.version_info.major}.{sys.version_info.minor}" in shown
 
 
@@ -118,6 +119,7 @@ def test_doctor_json(tmp_path: Path):
     assert {p["state"] for p in content["parts"]} <= set(STATES)
     assert content["machine"]["cpu"]
     assert content["decode"]["by"] in ("avx512", "avx2", "neon", "c", "numpy")
+    assert content["prepare"]["by"] in ("avx2", "neon", "c", "numpy")
     assert content["folder"] is None
 
 
@@ -128,6 +130,8 @@ def test_a_folder_that_runs_here(tmp_path: Path, capsys):
     shown = capsys.readouterr().out
     assert f"{folder}: runs here" in shown
     assert "opened in" in shown
+    assert "\n  frames are prepared by n" in shown
+    assert "; decode: in the graph\n" in shown
     assert "note: built and gated with onnxruntime 1, this machine has 1." in shown
 
 

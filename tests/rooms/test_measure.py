@@ -33,6 +33,7 @@ from edgeseg.bundle import (
 from edgeseg.dataset import open_dataset
 from edgeseg.errors import BundleError, DataError, EngineError, UsageError
 from edgeseg.labels import CLASS_TABLES
+from edgeseg.runtime.crf import CrfSpec
 from edgeseg.runtime.engine import ENGINES, Engine
 
 pytestmark = pytest.mark.rooms
@@ -118,7 +119,7 @@ def test_a_row_has_every_key_and_hand_computed_scores(tmp_path, camvid, frames):
     assert set(row) >= {
         "model", "target", "precision", "inference_precision", "size", "batch", "params", "macs",
         "uncounted", "file_mib", "load_ms", "latency_ms", "stages_ms", "throughput_fps", "threads",
-        "decode", "peak_rss_mib", "miou", "per_class", "pixel_accuracy", "data",
+        "prepare", "decode", "crf", "peak_rss_mib", "miou", "per_class", "pixel_accuracy", "data",
         "seen_in_training", "fit", "rule", "engine", "machine", "power",
     }  # fmt: skip
     assert (row["model"], row["target"], row["precision"]) == ("net", "fake", "int8")
@@ -128,7 +129,8 @@ def test_a_row_has_every_key_and_hand_computed_scores(tmp_path, camvid, frames):
     assert row["file_mib"] == 0.5  # the gate's frames are not the network
     assert row["gate"] == "passed"
     assert row["decode"] == "in the graph"
-    assert row["power"] is None
+    assert row["prepare"].endswith(("numpy", ", 1 thread"))
+    assert row["crf"] is row["power"] is None
     # The fake engine calls everything sky: 3/4 of the pixels. IoU sky 75, building 0.
     assert row["miou"] == 37.5
     assert row["pixel_accuracy"] == 75
@@ -201,6 +203,26 @@ def test_batches_are_timed_whole_and_decoded(tmp_path, frames, monkeypatch):
     assert row["miou"] is None
 
 
+def test_a_row_with_the_dense_crf_says_what_it_costs(tmp_path, camvid, frames, monkeypatch):
+    monkeypatch.setitem(ENGINES, "fake", f"{__name__}:ScoresEngine")
+    folder = make_folder(tmp_path / "net", output=OutputSpec("scores", 2, "bilinear", 2))
+    job = Job(folder, frames, data=camvid, rule=QUICK, crf=CrfSpec(iterations=2))
+    row = measure(job)
+    assert row["crf"]["iterations"] == 2
+    assert row["crf"]["by"] in ("native", "numpy")
+    assert row["decode"].startswith("bilinear x2, then dense CRF: ")
+    stages = row["stages_ms"]
+    assert stages["crf"]["n"] == row["latency_ms"]["n"]
+    assert 0 < stages["crf"]["p50"] <= stages["decode"]["p50"]
+    assert row["per_class"]["sky"] == 0  # class 2 wins with the CRF, too
+    plain = measure(dataclasses.replace(job, crf=None))
+    assert plain["crf"] is None
+    assert "crf" not in plain["stages_ms"]
+    batches = make_folder(tmp_path / "b", input=dataclasses.replace(SPEC, batch=3))
+    with pytest.raises(UsageError, match="takes 3 frames a call; --crf is for one: export with"):
+        measure(dataclasses.replace(job, folder=batches))
+
+
 def test_errors_of_the_other_process_are_raised_here_as_one_line(tmp_path, camvid, frames):
     ungated = make_folder(tmp_path / "ungated", gate=None)
     with pytest.raises(BundleError, match="gate: not run") as caught:
@@ -243,6 +265,7 @@ def test_the_command_line_carries_the_whole_job(tmp_path):
         Job(Path("a b"), Path("f.npy")),
         Job(Path("m"), Path("f.npy"), 2, "bf16", True, "camvid:x", "tune", 9, QUICK),
         Job(Path("m"), Path("f.npy"), pace=Pace(29.97, 33.0), soak=1800.0),
+        Job(Path("m"), Path("f.npy"), crf=CrfSpec(w1=0.1, iterations=3)),
     ):
         assert parse_arguments(to_arguments(job, tmp_path / "o.json")) == (job, tmp_path / "o.json")
 

@@ -36,6 +36,7 @@ def small(monkeypatch) -> None:
         pytest.skip("prepare.c was not compiled: there was no C compiler")
     monkeypatch.setattr(prepare_speed, "CAMERAS", ((32, 48),))
     monkeypatch.setattr(prepare_speed, "NETWORK", (16, 32))
+    monkeypatch.setattr(prepare_speed, "CORES", 2)
 
 
 def test_all_take_part(small, tmp_path, monkeypatch, capsys):
@@ -48,7 +49,7 @@ def test_all_take_part(small, tmp_path, monkeypatch, capsys):
     assert [case["format"] for case in content["cases"]] == ["rgb", "bgr", "nv12", "yuyv", "grey"]
     for case in content["cases"]:
         rows = {row["name"]: row for row in case["contestants"]}
-        first = f"native {prepare_native.available()[0]}"
+        first = f"native {prepare_native.available()[0]}, 2 threads"
         assert next(iter(rows)) == first
         assert rows[first]["largest_difference"] == 0
         assert len(rows[first]["samples_ms"]) == 9
@@ -61,7 +62,7 @@ def test_without_opencv_it_is_said(small, monkeypatch, capsys):
     assert prepare_speed.main(["--rounds", "1"]) == 0
     said = capsys.readouterr().out
     assert "OpenCV is not here: pip install opencv-python-headless" in said
-    assert "thread" not in said
+    assert "OpenCV, " not in said
 
 
 def test_without_the_library_there_is_nothing_to_measure(monkeypatch):

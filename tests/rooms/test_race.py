@@ -10,7 +10,9 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from edgeseg.benchmarks.race import Contestant, Worker, ratio, results, take_turns
+from edgeseg.benchmarks.camera_frames import Camera, as_camera
+from edgeseg.benchmarks.race import Contestant, Worker, ratio, results, run_race
+from edgeseg.benchmarks.race_worker import open_openvino, open_usual
 from edgeseg.cli import main
 from edgeseg.errors import EngineError, GraphError, RecipeError, UsageError
 from edgeseg.pipeline.race import Rivals, choose
@@ -53,7 +55,7 @@ class Fake:
 def test_turns_are_drawn_anew_and_first_calls_and_rounds_are_dropped():
     log: list[str] = []
     workers = [Fake(name, log) for name in "abc"]
-    times = take_turns(workers, rounds=6, calls=2, dropped=1)  # type: ignore[arg-type]
+    times = run_race(workers, rounds=6, calls=2, dropped=1)  # type: ignore[arg-type]
     assert times["a"].tolist() == [[3 * r + 2.0, 3 * r + 3.0] for r in range(1, 7)]
     rounds = ["".join(log[i : i + 3]) for i in range(0, 21, 3)]
     assert {"".join(sorted(r)) for r in rounds} == {"abc"}
@@ -92,6 +94,7 @@ def test_a_contestant_that_dies_says_why(tmp_path):
     entry = {
         "kind": "usual script", "path": str(tmp_path / "no.onnx"), "threads": 1, "order": "rgb",
         "frames": str(tmp_path / "frames.npy"), "mean": [0, 0, 0], "std": [1, 1, 1],
+        "format": "bgr",
     }  # fmt: skip
     with pytest.raises(EngineError, match=r"late can't take part: .*no\.onnx.*doesn't exist"):
         Worker(Contestant("late", "", "fp32", entry, "late"), 1)
@@ -144,6 +147,66 @@ def test_a_cut_graph_takes_planes_and_says_the_same():
 def test_a_graph_that_begins_otherwise_is_refused():
     with pytest.raises(GraphError, match=r"'centred' is read by Div, not by one Mul"):
         cut(small_graph("Div"))
+
+
+# Frames of a camera
+
+
+@pytest.mark.parametrize("form", ["bgr", "rgb", "nv12"])
+def test_contestants_prepare_a_camera_s_frames(form: str, tmp_path):
+    """12x12 into 4x6 between bars: red left of the middle, green right of it, in everyone's labels.
+
+    The small network says 0 where its input has more red than green.
+    """
+    image = np.empty((12, 12, 3), np.uint8)
+    image[:, :6], image[:, 6:] = (220, 40, 40), (40, 220, 40)
+    frame = as_camera(image, Camera((12, 12), form))
+    scores, labels = cut(small_graph())
+    onnx.save(scores, tmp_path / "scores.onnx")
+    onnx.save(labels, tmp_path / "labels.onnx")
+    entry = {
+        "threads": 1, "order": "rgb", "mean": [100.0] * 3, "std": [2.0] * 3, "precision": "f32",
+        "format": form, "place": [[12, 12], [4, 6], "pad"], "fill": [100, 100, 100],
+    }  # fmt: skip
+    usual, _ = open_usual({**entry, "path": str(tmp_path / "scores.onnx")})
+    best, _ = open_openvino({**entry, "path": str(tmp_path / "labels.onnx")})
+    for call in (usual, best):
+        found = call(frame)
+        assert found.shape == (4, 6)
+        assert (found[:, 1:5] == [0, 0, 1, 1]).all()
+        assert (found[:, [0, 5]] == 0).all()  # the bars: neither
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"format": "yuyv"}, "OpenVINO's PrePostProcessor takes no yuyv for a network of colours"),
+        (
+            {"place": [[12, 12], [4, 6], "crop"]},
+            "prepared with fit pad or stretch, not 'crop'",
+        ),
+    ],
+)
+def test_frames_that_openvino_is_not_asked_to_prepare(changes, said, tmp_path):
+    onnx.save(cut(small_graph())[1], tmp_path / "labels.onnx")
+    entry = {
+        "threads": 1, "order": "rgb", "mean": [100.0] * 3, "std": [2.0] * 3, "precision": "f32",
+        "format": "bgr", "place": [[12, 16], [4, 6], "pad"], "fill": [0, 0, 0],
+        "path": str(tmp_path / "labels.onnx"), **changes,
+    }  # fmt: skip
+    with pytest.raises(EngineError, match=said):
+        open_openvino(entry)
+
+
+def test_a_camera_is_for_the_built_in_contestants(tmp_path, capsys):
+    path = tmp_path / "r.toml"
+    path.write_text(
+        'folder = "x"\n[environments.other]\npackages = ["numpy"]\n[rivals.r]\ntitle = "t"\n'
+        'environment = "other"\nscript = "s.py"\nprecision = "f32"\n'
+    )
+    words = ["race", "--camera", "72x128", "--rivals", str(path), "--out", str(tmp_path / "out")]
+    assert main(words) == 2
+    assert "--camera is for the built-in contestants, which prepare" in capsys.readouterr().err
 
 
 # The rivals' file

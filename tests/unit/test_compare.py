@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from edgeseg.benchmarks.compare import Condition, compare, parse_conditions, to_text
+from edgeseg.benchmarks.compare import Condition, compare, name_of, parse_conditions, to_text
 from edgeseg.cli import main
 from edgeseg.errors import UsageError
 
@@ -205,10 +205,13 @@ def test_a_metric_that_was_not_measured_is_no_pass():
 def test_every_part_of_the_identity_separates_rows():
     for change in (
         {"model": "m"}, {"target": "t"}, {"precision": "fp32"}, {"inference_precision": "bf16"},
-        {"size": [1, 2]}, {"batch": 4}, {"threads": 1},
+        {"size": [1, 2]}, {"batch": 4}, {"threads": 1}, {"crf": {"w1": 4.0, "by": "native"}},
     ):  # fmt: skip
         found = compare(results(row(), row(**change)), results(row()))
         assert len(found.only_a) == 1, change
+    by = {"crf": {"w1": 4.0, "by": "numpy"}}
+    (matched,) = compare(results(row(**by)), results(row(**change))).matched
+    assert name_of(matched) == "net openvino int8 256x512 2 threads dense CRF w1=4"
     with pytest.raises(UsageError, match="is twice in A; rows must differ"):
         compare(results(row(), row()), results(row()))
     with pytest.raises(UsageError, match="no row in common"):

@@ -20,7 +20,7 @@ from edgeseg.pipeline.int8_comparison_score import (
     same_labels,
 )
 from edgeseg.pipeline.int8_comparison_suite import Suite
-from edgeseg.pipeline.int8_comparison_timing import alternate, compare
+from edgeseg.pipeline.int8_comparison_timing import compare
 from edgeseg.recipe import read_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -224,25 +224,7 @@ def test_why_it_failed(tmp_path, code, state, reason):
     assert (ran.state, ran.reason) == (state, reason)
 
 
-# Turns
-
-
-def test_calls_alternate_in_blocks():
-    """A clock that stands except in calls: `a` takes 1 s, `b` 2 s. One block each is warm-up."""
-    now, order = [0.0], []
-
-    def call(name: str, seconds: float):
-        def run(index: int) -> None:
-            order.append(f"{name}{index}")
-            now[0] += seconds
-
-        return run
-
-    found = alternate(
-        [call("a", 1), call("b", 2)], blocks=2, length=2, dropped=1, clock=lambda: now[0]
-    )
-    assert found == [[[1000, 1000]] * 2, [[2000, 2000]] * 2]
-    assert order == ["a0", "a1", "a2", "b0", "b1", "b2"] * 3
+# Ratios
 
 
 def test_ratio_is_of_blocks():

@@ -27,6 +27,7 @@ from edgeseg.benchmarks.pictures import choose_frames, take_pictures
 from edgeseg.benchmarks.report import to_html, write_report
 from edgeseg.benchmarks.rows import (
     count,
+    crf_name,
     disturbance,
     front,
     headline,
@@ -165,6 +166,36 @@ def test_short_names_hold_what_differs():
     assert short_names(ROWS[3:]) == ["ONNX Runtime 256×512", "OpenVINO 128×256"]
     assert short_names([row()]) == ["OpenVINO INT8"]
     assert short_names([row(threads=1), row()]) == ["1 thread", "2 threads"]
+
+
+CRF = {"w1": 4.0, "iterations": 10, "by": "native"}
+
+
+def test_rows_with_the_dense_crf_are_apart():
+    floats = row(330.0, 63.0, crf=CRF, **FLOAT)
+    smoothed = row(310.0, 62.5, crf=CRF)
+    rows = [ROWS[0], ROWS[1], floats, smoothed]
+    assert reference(smoothed, rows) is floats
+    assert reference(ROWS[1], [floats, ROWS[0]]) is ROWS[0]
+    assert headline(rows) is ROWS[1]
+    assert headline([floats, smoothed]) is smoothed
+    assert short_names([ROWS[1], smoothed]) == ["OpenVINO INT8", "dense CRF"]
+    assert crf_name(smoothed) == "dense CRF w1=4 iterations=10"
+
+
+def test_the_report_says_what_ran_beside_the_engine():
+    """Two rows prepare alike, the third has the CRF and what it costs."""
+    prepared = {"prepare": "native avx2, 2 threads"}
+    rows = [
+        row(10.0, **prepared),
+        row(11.0, threads=1, **prepared),
+        row(300.0, crf=CRF, decode="ignored", stages_ms={"crf": {"p50": 289.4}}, **prepared),
+    ]
+    page = to_html({"results": rows})
+    ran = "Frames of other sizes prepared: native avx2, 2 threads; "
+    assert f"Rows 1, 2: {ran}decode: in the graph." in page
+    assert f"Row 3: {ran}dense CRF w1=4 iterations=10, 289 ms of the call." in page
+    assert "INT8, dense CRF" in page
 
 
 # --- charts

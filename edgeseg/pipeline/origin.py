@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeseg.bundle import WeightsSpec, read_manifest
-from edgeseg.errors import EdgesegError, UsageError
+from edgeseg.errors import BundleError, EdgesegError, UsageError
 from edgeseg.frame import format_size
 from edgeseg.recipe import read_recipe
 from edgeseg.training.folder import CHECKPOINT, RECIPE, RESULT
@@ -85,9 +85,12 @@ def find_starts(init: str) -> dict[str, WeightsSpec]:
             f"the run started from {init}, a file that names no licence; what came of it can't be "
             "shipped"
         )
-    folder = weights_folder(init)
-    if not folder.is_dir():
-        raise UsageError(f"the run started from {init}, which is gone: its licence can't be read")
+    try:
+        folder = weights_folder(init)
+    except BundleError as error:
+        raise UsageError(
+            f"the run started from {init}, which is gone: its licence can't be read"
+        ) from error
     before = read_run(folder.parent).recipe.init if (folder.parent / RECIPE).exists() else ""
     return {**find_starts(before), init: read_manifest(folder).weights}
 

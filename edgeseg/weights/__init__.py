@@ -11,6 +11,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from edgeseg.errors import BundleError, guess
+
 SHIPPED = Path(__file__).parent
 
 
@@ -20,8 +22,15 @@ def shipped() -> dict[str, Path]:
 
 
 def weights_folder(typed: str) -> Path:
-    """The checkpoint folder of a shipped name, or the folder that was typed."""
-    return shipped().get(typed, Path(typed))
+    """The checkpoint folder of a shipped name, or the folder that was typed; else BundleError."""
+    folders = shipped()
+    folder = folders.get(typed, Path(typed))
+    if not folder.is_dir():
+        rest = f"Shipped: {', '.join(folders) or 'none'}"
+        raise BundleError(
+            f"'{typed}' is no model folder and no shipped name.{guess(typed, folders, rest)}"
+        )
+    return folder
 
 
 def scores(name: str) -> dict[str, Any]:

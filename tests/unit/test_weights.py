@@ -9,10 +9,18 @@ import pytest
 
 from edgeseg.bundle import read_bundle
 from edgeseg.cli import main
+from edgeseg.errors import BundleError
 from edgeseg.pipeline.card import card
 from edgeseg.pipeline.model import list_models, list_weights, terms_of
 from edgeseg.pipeline.plan import DEFAULT_MODEL
-from edgeseg.weights import SHIPPED, is_non_commercial, scores, shipped, terms
+from edgeseg.weights import (
+    SHIPPED,
+    is_non_commercial,
+    scores,
+    shipped,
+    terms,
+    weights_folder,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -127,3 +135,16 @@ def test_models_without_weights(capsys, monkeypatch, tmp_path: Path):
     assert list_weights() == []
     assert main(["models"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "No weights are shipped."
+
+
+@pytest.mark.parametrize(
+    ("typed", "end"),
+    [
+        ("espnet_q8_camvit", " Did you mean 'espnet_q8_camvid'?"),
+        ("zzz", f" Shipped: {', '.join(NAMES)}"),
+    ],
+)
+def test_what_is_neither_folder_nor_shipped_is_refused(typed, end):
+    with pytest.raises(BundleError) as error:
+        weights_folder(typed)
+    assert str(error.value) == f"'{typed}' is no model folder and no shipped name.{end}"

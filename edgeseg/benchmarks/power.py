@@ -110,8 +110,9 @@ def to_power(span: Span, frames: int) -> dict[str, Any] | None:
 def to_conditions(span: Span, sensors: Sensors) -> dict[str, Any] | None:
     """The form of `conditions` in a row; None on a machine without sensors.
 
-    Temperatures, clocks (with what is allowed), fan, and every reading, so that a slow call can be
-    laid beside what the board did at that time.
+    Temperatures, clocks (with what is allowed), how busy the memory was, fan, and every reading, so
+    that a slow call can be laid beside what the board did at that time. `unread` says what a board
+    has and did not show.
     """
     if not span.readings:
         return None
@@ -121,11 +122,14 @@ def to_conditions(span: Span, sensors: Sensors) -> dict[str, Any] | None:
         if name in limits:
             clock.update(allowed=[limits[name].low, limits[name].high], locked=limits[name].locked)
     fans = [r.fan_percent for _, r in span.readings if r.fan_percent is not None]
+    busy = [r.emc_percent for _, r in span.readings if r.emc_percent is not None]
     return {
         "readings": len(span.readings),
         "temperatures_c": _by_name(span, lambda r: r.temperatures_c),
         "clocks_mhz": clocks,
+        "emc_percent": _spread(busy),
         "fan_percent": _spread(fans),
+        "unread": list(sensors.unread),
         "samples": _samples(span),
     }
 
@@ -188,6 +192,7 @@ def _samples(span: Span) -> dict[str, Any]:
         "rails_w": column(lambda r: r.rails_w),
         "temperatures_c": column(lambda r: r.temperatures_c),
         "clocks_mhz": column(lambda r: r.clocks_mhz),
+        "emc_percent": [_rounded(r.emc_percent) for _, r in readings],
     }
 
 

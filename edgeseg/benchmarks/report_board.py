@@ -90,6 +90,11 @@ def _conditions(row: Row) -> list[tuple[str, str]]:
         facts.append(("hottest", ", ".join(heat)))
     if found["clocks_mhz"]:
         facts.append(("clocks", ", ".join(_clock(n, c) for n, c in found["clocks_mhz"].items())))
+    if busy := found.get("emc_percent"):
+        share = f"{busy['mean']:.0f} % of its clocks on average, at most {busy['max']:.0f} %"
+        facts.append(("memory busy", share))
+    if found.get("unread"):
+        facts.append(("not read", "; ".join(found["unread"])))
     if found["fan_percent"]:
         facts.append(("fan", f"{found['fan_percent']['mean']:.0f} %"))
     throttled = (row.get("timing") or {}).get("throttled")

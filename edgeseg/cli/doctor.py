@@ -117,10 +117,11 @@ def describe_sensors(sensors: Sensors) -> list[str]:
     if found.clocks_mhz:
         told = (_clock(name, mhz, clocks.get(name)) for name, mhz in found.clocks_mhz.items())
         lines.append(f"clocks: {', '.join(told)}")
-        if "emc" not in found.clocks_mhz:
-            lines.append("  the memory's clock (emc) is shown to root only: sudo edgeseg doctor")
+        lines += [f"  {sentence}" for sentence in sensors.unread]
         if any(not clock.locked for clock in clocks.values()):
             lines.append("  they move with the load: 'sudo jetson_clocks' before you measure")
+    if found.emc_percent is not None:
+        lines.append(f"memory (emc): busy in {found.emc_percent:.0f} % of its clocks")
     if found.temperatures_c:
         heat = (f"{name} {value:.0f}" for name, value in found.temperatures_c.items())
         lines.append(f"temperatures: {', '.join(heat)} °C")

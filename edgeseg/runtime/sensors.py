@@ -1,4 +1,4 @@
-"""What a board's sensors say: power rails, temperatures, clocks, fan, throttling.
+"""What a board's sensors say: power rails, temperatures, clocks, memory, fan, throttling.
 
 Read from files under /sys, nothing is run. A sensor that is not there, or that says nothing at the
 moment (the GPU's own temperature while the GPU is off), is left out of a reading.
@@ -31,6 +31,13 @@ CAPS = re.compile(r".*-alert|(cpufreq|devfreq|thermal-cpufreq|thermal-devfreq)-.
 GPUS = re.compile(r"[0-9a-f]+\.(gpu|ga10b|gv11b)|gpu-gpc-0")
 """Names of the GPU's clock under /sys/class/devfreq: Orin, Xavier; Thor."""
 
+MEMORY_BUSY = (
+    "sys/kernel/debug/cactmon/mc_all",
+    "sys/kernel/actmon_avg_activity/mc_all",
+)
+"""Thousands of the memory's clocks in which it was busy, a second: by the kernel's driver for Orin
+(root's), and by that of kernels before. Thor has a counter of its firmware in a unit not known."""
+
 _CHUNK = 4096
 
 
@@ -52,7 +59,7 @@ class Reading:
     """One look at every sensor: watts, degrees, MHz.
 
     `caps` are states above 0 of cooling devices that slow something down; `events` are counters
-    since the system's start.
+    since the system's start; `emc_percent` says in how many of its clocks the memory was busy.
     """
 
     rails_w: dict[str, float] = field(default_factory=dict)
@@ -62,6 +69,7 @@ class Reading:
     events: dict[str, int] = field(default_factory=dict)
     fan_percent: float | None = None
     fan_rpm: int | None = None
+    emc_percent: float | None = None
 
     @property
     def total_w(self) -> float | None:
@@ -105,6 +113,8 @@ class Sensors:
             if CAPS.fullmatch(kind := text(path / "type"))
         ]
         self._clocks = dict(_clocks(root))
+        busy = (root / path for path in MEMORY_BUSY)
+        self._memory = next((path for path in busy if number(path) is not None), None)
 
     @property
     def rails(self) -> tuple[str, ...]:
@@ -116,6 +126,17 @@ class Sensors:
         """Whether this machine says when it slows itself down."""
         return bool(self._cooling or self._alarms)
 
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """What a Jetson has and does not show to this program; a sentence each."""
+        if "gpu" not in self._clocks:
+            return ()
+        if "emc" not in self._clocks:
+            return ("the memory's clock and use (emc) are shown to root only: sudo",)
+        if self._memory is None:
+            return (f"the memory's use (emc) is not shown: no /{MEMORY_BUSY[0]} (Orin, as root)",)
+        return ()
+
     def __bool__(self) -> bool:
         return bool(self._rails or self._zones or self._clocks or self.tells_throttling)
 
@@ -123,15 +144,23 @@ class Sensors:
         """Look at every sensor once."""
         caps = {kind: number(path) for kind, path in self._cooling}
         duty = number(self._fan) if self._fan else None
+        clocks = {
+            n: v * c.scale for n, c in self._clocks.items() if (v := number(c.now)) is not None
+        }
         return Reading(
             {n: w for n, paths in self._rails.items() if (w := _watts(paths)) is not None},
             {n: v / 1000 for n, p in self._zones if (v := number(p)) is not None and v > -200_000},
-            {n: v * c.scale for n, c in self._clocks.items() if (v := number(c.now)) is not None},
+            clocks,
             {kind: state for kind, state in caps.items() if state is not None and state > 0},
             _summed((name, number(path)) for name, path in self._alarms),
             None if duty is None else round(100 * duty / 255, 1),
             number(self._tachometer) if self._tachometer else None,
+            self._emc_percent(clocks.get("emc")),
         )
+
+    def _emc_percent(self, mhz: float | None) -> float | None:
+        busy = number(self._memory) if self._memory else None
+        return None if busy is None or not mhz else round(busy / mhz / 10, 1)
 
     def clocks(self) -> dict[str, Clock]:
         """What each clock may do at the moment."""

@@ -45,6 +45,7 @@ def test_an_orin_nano(tmp_path: Path):
         "clocks: cpu0 1344 of 730 to 1728 MHz, cpu4 730 of 730 to 1728 MHz, gpu 612 of 306 to 1020 "
         "MHz, emc 2133 of 204 to 3199 MHz",
         "  they move with the load: 'sudo jetson_clocks' before you measure",
+        "memory (emc): busy in 25 % of its clocks",
         "temperatures: cpu 50, gpu 50, tj 51, soc0 48 °C",
         "fan: 40 %, 2140 rpm",
         "power: 8.0 W: VDD_IN 8.0, VDD_CPU_GPU_CV 2.0, VDD_SOC 1.5",
@@ -57,7 +58,7 @@ def test_an_agx_orin(tmp_path: Path):
     lines = shown("agx_orin", tmp_path)
     assert "memory 62,783 MiB, 58,594 available; no swap" in lines
     assert "clocks: cpu0 2202 MHz locked, gpu 1300 MHz locked" in lines
-    assert "  the memory's clock (emc) is shown to root only: sudo edgeseg doctor" in lines
+    assert "  the memory's clock and use (emc) are shown to root only: sudo" in lines
     assert not any("jetson_clocks" in line for line in lines)
     assert "throttling: gpu-throttle-alert (state 1)" in lines
 

@@ -126,6 +126,8 @@ def test_sensors_of_an_orin_nano(tmp_path: Path):
     assert clocks["gpu"] == Clock(306, 1020)
     assert not clocks["gpu"].locked
     assert clocks["emc"] == Clock(204, 3199)
+    assert found.emc_percent == 25.0  # 533.25 of 2133 MHz
+    assert sensors.unread == ()
 
 
 def test_sensors_of_an_agx_orin(tmp_path: Path):
@@ -137,18 +139,25 @@ def test_sensors_of_an_agx_orin(tmp_path: Path):
     assert found.total_w == pytest.approx(11.5)  # the memory's watt is in VIN_SYS_5V0 already
     assert found.caps == {"gpu-throttle-alert": 1}
     assert "emc" not in found.clocks_mhz
+    assert found.emc_percent is None
+    assert sensors.unread == ("the memory's clock and use (emc) are shown to root only: sudo",)
     assert sensors.clocks()["gpu"].locked
     assert found.fan_percent == 100
 
 
 def test_sensors_of_a_thor(tmp_path: Path):
-    found = Sensors(board_tree("thor", tmp_path)).read()
+    sensors = Sensors(board_tree("thor", tmp_path))
+    found = sensors.read()
     assert found.rails_w == pytest.approx(
         {"VIN": 31.5, "VDD_GPU": 7.2, "VDD_CPU_SOC_MSS": 10.8, "VIN_SYS_5V0": 7.0}
     )
     assert found.total_w == pytest.approx(25.0)  # the module's, without its carrier board
     assert found.temperatures_c == {"cpu": 53.7, "soc012": 55.1, "tj": 55.1}  # the GPU is off
     assert found.clocks_mhz == pytest.approx({"cpu0": 2601, "gpu": 315, "emc": 4266})
+    assert found.emc_percent is None
+    assert sensors.unread == (
+        "the memory's use (emc) is not shown: no /sys/kernel/debug/cactmon/mc_all (Orin, as root)",
+    )
     assert found.caps == {"devfreq-gpu-gpc-0": 18}
     assert found.events == {}
 
@@ -157,6 +166,7 @@ def test_a_machine_without_sensors(tmp_path: Path):
     sensors = Sensors(tmp_path)
     assert not sensors
     assert not sensors.tells_throttling
+    assert sensors.unread == ()
     assert sensors.read().total_w is None
 
 
@@ -169,6 +179,15 @@ def test_a_pc_counts_how_often_it_was_too_hot(tmp_path: Path):
         path = f"sys/devices/system/cpu/cpu{cpu}/thermal_throttle/core_throttle_count"
         put(tmp_path, path, f"{count}\n")
     assert Sensors(tmp_path).read().events == {"the CPU was too hot": 7}
+
+
+def test_an_older_kernel_shows_how_busy_the_memory_is_to_everyone(tmp_path: Path):
+    put(tmp_path, "sys/class/devfreq/17000000.gv11b/cur_freq", "1\n")
+    put(tmp_path, "sys/kernel/debug/bpmp/debug/clk/emc/rate", "1600000000\n")
+    put(tmp_path, "sys/kernel/actmon_avg_activity/mc_all", "64000\n")
+    assert Sensors(tmp_path).read().emc_percent == 4.0  # 64 of 1600 MHz
+    put(tmp_path, "sys/kernel/debug/bpmp/debug/clk/emc/rate", "0\n")
+    assert Sensors(tmp_path).read().emc_percent is None
 
 
 def test_sensors_that_vanish_are_left_out(tmp_path: Path):

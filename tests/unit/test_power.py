@@ -90,12 +90,15 @@ def test_what_is_recorded_of_a_board(tmp_path: Path):
     assert found["clocks_mhz"]["gpu"]["allowed"] == [306, 1020]
     assert found["clocks_mhz"]["gpu"]["locked"] is False
     assert found["clocks_mhz"]["emc"]["mean"] == 2133
+    assert found["emc_percent"] == {"mean": 25, "min": 25, "max": 25}
+    assert found["unread"] == []
     assert found["fan_percent"]["mean"] == 40
     samples = found["samples"]
     assert samples["total_w"][0] == 8
     assert samples["total_w"][-1] == 10
     assert len(samples["t_s"]) == len(samples["rails_w"]["VDD_SOC"]) == len(span.readings)
     assert samples["t_s"] == sorted(samples["t_s"])
+    assert samples["emc_percent"] == [25.0] * len(span.readings)
     assert throttling(span, sensors) == []
 
 
@@ -115,6 +118,10 @@ def test_a_cap_is_throttling(tmp_path: Path):
     assert throttling(recorder.span(), sensors) == [
         "gpu-throttle-alert held it back in 2 of 2 readings (state 1)"
     ]
+    found = to_conditions(recorder.span(), sensors)
+    assert found is not None
+    assert found["emc_percent"] is None
+    assert found["unread"] == ["the memory's clock and use (emc) are shown to root only: sudo"]
 
 
 def test_over_current_is_throttling_when_it_is_counted_meanwhile(tmp_path: Path):

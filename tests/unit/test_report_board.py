@@ -59,6 +59,7 @@ CONDITIONS = {
         "gpu": {"min": 306.0, "max": 1020.0, "mean": 900.0, "locked": False},
         "emc": {"min": 3199.0, "max": 3199.0, "mean": 3199.0},
     },
+    "emc_percent": {"min": 12.0, "max": 61.0, "mean": 37.6}, "unread": ["what is root's"],
     "fan_percent": {"mean": 40.0},
 }  # fmt: skip
 
@@ -90,6 +91,8 @@ def test_what_the_board_did_stands_in_the_report():
         "VDD_IN 8.25 W, VDD_SOC 1.50 W",
         "tj 61.2 °C",
         "gpu 306 to 1020 MHz, not locked, emc 3199 MHz",
+        "<dt>memory busy</dt><dd>38 % of its clocks on average, at most 61 %</dd>",
+        "<dt>not read</dt><dd>what is root&#x27;s</dd>",
         "<dt>fan</dt><dd>40 %</dd>",
         "<dt>throttling</dt><dd>none</dd>",
         "Energy is the whole module's",

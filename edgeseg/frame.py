@@ -79,14 +79,32 @@ def check_order(order: str) -> str:
 def check_frame(frame: object) -> np.ndarray:
     """`frame` itself if it is a (H, W, 3) uint8 array, else a FrameError that says what it is."""
     if not isinstance(frame, np.ndarray):
+        nothing = "; OpenCV gives None for what it can't read" if frame is None else ""
         raise FrameError(
-            f"frame is a {type(frame).__name__}; expected a numpy array (H, W, 3) of uint8"
+            f"frame is a {type(frame).__name__}; expected a numpy array (H, W, 3) of uint8{nothing}"
         )
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
         raise FrameError(
             f"frame is {frame.dtype} of shape {frame.shape}; expected uint8 of shape (H, W, 3)"
+            f"{_way_out(frame)}"
         )
     return frame
+
+
+def _way_out(frame: np.ndarray) -> str:
+    """What makes a frame of what is often taken for one; "" for what is not known."""
+    shape = frame.shape
+    if frame.dtype.kind == "f" and shape[2:] == (3,):
+        return ": (frame * 255).round().astype(np.uint8), if it goes from 0 to 1"
+    if frame.dtype != np.uint8:
+        return ""
+    if len(shape) == 2:
+        return "; one channel is of frames='grey'"
+    if len(shape) == 3 and shape[2] == 4:
+        return ": frame[..., :3] leaves out the fourth channel"
+    if len(shape) == 3 and shape[0] == 3:
+        return ": frame.transpose(1, 2, 0) puts the channels last"
+    return ": frame[0], one frame at a time" if len(shape) == 4 and shape[3] == 3 else ""
 
 
 @lru_cache(maxsize=256)

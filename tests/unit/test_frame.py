@@ -63,13 +63,19 @@ def test_orders():
 @pytest.mark.parametrize(
     ("frame", "said"),
     [
-        (None, "frame is a NoneType; expected a numpy array"),
+        (None, "frame is a NoneType; expected a numpy array .*; OpenCV gives None for what it"),
         ([[1]], "frame is a list; expected a numpy array"),
         (np.zeros((2, 2)), r"frame is float64 of shape \(2, 2\); expected uint8 of shape"),
-        (np.zeros((2, 2, 3), np.float32), r"frame is float32 of shape \(2, 2, 3\)"),
-        (np.zeros((2, 2, 4), np.uint8), r"frame is uint8 of shape \(2, 2, 4\)"),
+        (np.zeros((2, 2, 3), np.float32), r"float32 of shape \(2, 2, 3\);.*: \(frame \* 255\)"),
+        (np.zeros((2, 2, 3), np.int64), r"int64 of shape \(2, 2, 3\); expected uint8 .* 3\)$"),
+        (
+            np.zeros((2, 2), np.uint8),
+            r"uint8 of shape \(2, 2\);.*; one channel is of frames='grey'",
+        ),
+        (np.zeros((2, 2, 4), np.uint8), r"uint8 of shape \(2, 2, 4\);.*: frame\[..., :3\] leaves"),
         (np.zeros((0, 2, 3), np.uint8), r"frame is uint8 of shape \(0, 2, 3\)"),
-        (np.zeros((3, 2, 2), np.uint8), r"frame is uint8 of shape \(3, 2, 2\)"),
+        (np.zeros((3, 2, 2), np.uint8), r"of shape \(3, 2, 2\);.*: frame.transpose\(1, 2, 0\)"),
+        (np.zeros((1, 2, 2, 3), np.uint8), r"of shape \(1, 2, 2, 3\);.*: frame\[0\], one frame"),
     ],
 )
 def test_what_is_no_frame(frame, said):

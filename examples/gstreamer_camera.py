@@ -22,7 +22,7 @@ gi.require_version("GstApp", "1.0")
 from gi.repository import Gst, GstApp  # noqa: E402, F401 (GstApp gives the sink its methods)
 
 import edgeseg  # noqa: E402
-from edgeseg.errors import EngineError  # noqa: E402
+from edgeseg.errors import EdgesegError, EngineError  # noqa: E402
 
 JETSON = (
     "nvarguscamerasrc ! video/x-raw(memory:NVMM),width=1280,height=720,framerate=30/1 "
@@ -50,6 +50,12 @@ def age(pipeline: Any, buffer: Any) -> float:
     return max(0.0, (now - buffer.pts) / Gst.SECOND)
 
 
+def failure(pipeline: Any) -> str:
+    """What an element of the pipeline says went wrong; "" if none does."""
+    message = pipeline.get_bus().pop_filtered(Gst.MessageType.ERROR)
+    return "" if message is None else str(message.parse_error()[0].message)
+
+
 def frames(description: str) -> Iterator[edgeseg.Captured]:
     """(H * 3 / 2, W) uint8 NV12 frames of a pipeline that ends in video/x-raw,format=NV12."""
     Gst.init(None)
@@ -61,9 +67,11 @@ def frames(description: str) -> Iterator[edgeseg.Captured]:
         while True:
             sample = sink.try_pull_sample(int(PATIENCE * Gst.SECOND))
             if sample is None:
-                if sink.is_eos():
+                why = failure(pipeline)
+                if sink.is_eos() and not why:
                     return
-                raise EngineError(f"no frame for {PATIENCE:g} s from: {description}")
+                why = why or f"no frame for {PATIENCE:g} s"
+                raise EngineError(f"{why}, from: {description}")
             caps, buffer = sample.get_caps().get_structure(0), sample.get_buffer()
             taken = time.monotonic() - age(pipeline, buffer)
             mapped, info = buffer.map(Gst.MapFlags.READ)
@@ -90,4 +98,9 @@ def main(folder: str, description: str = JETSON) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) not in (2, 3):
+        sys.exit(__doc__)
+    try:
+        main(*sys.argv[1:])
+    except EdgesegError as error:
+        sys.exit(f"edgeseg: {error}")

@@ -1,6 +1,6 @@
 """Labels of a camera or video by OpenCV, shown over the frame until a key is pressed.
 
-python examples/opencv_loop.py FOLDER [CAMERA NUMBER | VIDEO]
+python examples/opencv_loop.py FOLDER [CAMERA NUMBER | STREAM (rtsp://...) | VIDEO]
 """
 
 from __future__ import annotations
@@ -14,16 +14,20 @@ import cv2
 import numpy as np
 
 import edgeseg
-from edgeseg.errors import EngineError
+from edgeseg.errors import EdgesegError, EngineError
 
 DEADLINE = 0.1
 WATCHDOG = 2.0
 
 
+def is_live(source: str) -> bool:
+    """A camera or a network's stream: it does not wait, and has no end."""
+    return source.isdigit() or "://" in source
+
+
 def frames(source: str) -> Iterator[np.ndarray]:
     """(H, W, 3) uint8 BGR frames; a camera that stops is an error, so that it is opened again."""
-    live = source.isdigit()
-    capture = cv2.VideoCapture(int(source) if live else source)
+    capture = cv2.VideoCapture(int(source) if source.isdigit() else source)
     try:
         if not capture.isOpened():
             raise EngineError(f"OpenCV can't open '{source}'; give a camera number or a video")
@@ -31,7 +35,7 @@ def frames(source: str) -> Iterator[np.ndarray]:
             taken, frame = capture.read()
             if taken:
                 yield frame
-            elif live:
+            elif is_live(source):
                 raise EngineError(f"camera {source} gives no more frames; is it unplugged?")
             else:
                 return
@@ -49,7 +53,7 @@ def draw(result: Any, palette: np.ndarray) -> np.ndarray:
 
 def main(folder: str, source: str = "0") -> None:
     """Run until a key is pressed or the video ends."""
-    policy = "newest" if source.isdigit() else "every"
+    policy = "newest" if is_live(source) else "every"
     camera = partial(frames, source)  # a function: it is called again when the camera fails
     options: dict[str, Any] = {"policy": policy, "deadline": DEADLINE, "watchdog": WATCHDOG}
     with edgeseg.stream(folder, camera, frames="bgr", **options) as results:
@@ -64,4 +68,9 @@ def main(folder: str, source: str = "0") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) not in (2, 3):
+        sys.exit(__doc__)
+    try:
+        main(*sys.argv[1:])
+    except EdgesegError as error:
+        sys.exit(f"edgeseg: {error}")

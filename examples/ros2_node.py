@@ -9,6 +9,7 @@ are older than the deadline are counted, and not published.
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -23,6 +24,7 @@ from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 
 import edgeseg
+from edgeseg.errors import EdgesegError, UsageError
 from edgeseg.picture import overlay
 
 ORDERS = {"rgb8": "rgb", "bgr8": "bgr"}
@@ -54,7 +56,12 @@ class Segmentation(Node):  # type: ignore[misc]
         self.declare_parameter("folder", "")
         self.declare_parameter("encoding", "rgb8")
         self.declare_parameter("deadline", 0.2)
+        folder = str(self.get_parameter("folder").value)
         self.encoding = str(self.get_parameter("encoding").value)
+        if not folder:
+            raise UsageError("the node needs a model folder: --ros-args -p folder:=FOLDER")
+        if self.encoding not in ORDERS:
+            raise UsageError(f"encoding is {self.encoding}; expected one of {', '.join(ORDERS)}")
         self._images: queue.SimpleQueue[edgeseg.Captured | None] = queue.SimpleQueue()
         self._headers: OrderedDict[float, Any] = OrderedDict()
         self._labels = self.create_publisher(Image, "labels", 1)
@@ -62,7 +69,7 @@ class Segmentation(Node):  # type: ignore[misc]
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 1)
         self.failure = ""
         self.results = edgeseg.stream(
-            str(self.get_parameter("folder").value),
+            folder,
             self._frames(),
             frames=ORDERS[self.encoding],
             deadline=float(self.get_parameter("deadline").value),
@@ -138,7 +145,11 @@ class Segmentation(Node):  # type: ignore[misc]
 def main() -> None:
     """Run until ROS ends."""
     rclpy.init()
-    node = Segmentation()
+    try:
+        node = Segmentation()
+    except EdgesegError as error:
+        rclpy.try_shutdown()
+        sys.exit(f"edgeseg: {error}")
     try:
         rclpy.spin(node)
     except KeyboardInterrupt:

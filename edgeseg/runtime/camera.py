@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeseg.errors import EngineError
+from edgeseg.errors import EngineError, UsageError
 
 ATTEMPTS = 5
 """How often a source is opened again without a frame in between."""
@@ -31,6 +32,20 @@ class Captured:
 Frames = Iterable["np.ndarray | Captured"]
 Source = Frames | Callable[[], Frames]
 """Frames, each in its own memory; or a function that opens the camera and returns them."""
+
+
+def check_source(name: str, source: object) -> None:
+    """UsageError unless `source` holds frames, or is a function that may return some."""
+    if not callable(source) and not _may_hold_frames(source):
+        raise UsageError(
+            f"the source of camera '{name}' is a {type(source).__name__}; expected frames, or a "
+            "function that opens the camera and yields them, as in examples/opencv_loop.py"
+        )
+
+
+def _may_hold_frames(source: object) -> bool:
+    one_by_one = hasattr(source, "__iter__") or hasattr(source, "__getitem__")
+    return one_by_one and not isinstance(source, (str, bytes, os.PathLike))
 
 
 @dataclass
@@ -114,7 +129,8 @@ class Camera:
         if self.ended or self.error is not None:
             return
         if self._failure is not None:
-            if not callable(self._source) or self._attempts >= ATTEMPTS:
+            hopeless = not callable(self._source) or isinstance(self._failure, UsageError)
+            if hopeless or self._attempts >= ATTEMPTS:
                 self._give_up(self._failure)
             elif now - self._failed_at >= (PAUSE if self._attempts else 0):
                 self._attempts += 1
@@ -158,6 +174,11 @@ class Camera:
             frames = self._source
             if callable(frames):
                 frames = frames()
+                if not _may_hold_frames(frames):
+                    raise UsageError(
+                        f"the function that opens camera '{self.name}' returned a "
+                        f"{type(frames).__name__}; expected frames: does it yield them?"
+                    )
                 opened.append(frames)
             iterator = iter(frames)
             if iterator is not frames or not opened:

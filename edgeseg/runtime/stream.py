@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from edgeseg.errors import EngineError, UsageError, guess
-from edgeseg.runtime.camera import Camera, Captured, Counters, Shot, Source
+from edgeseg.runtime.camera import Camera, Captured, Counters, Shot, Source, check_source
 from edgeseg.runtime.segmenter import Segmenter, Stages, Workspace, load
 
 __all__ = ["POLICIES", "Captured", "Counters", "Segmented", "Stream", "stream"]
@@ -84,6 +84,8 @@ def stream(
     cameras = dict(source) if isinstance(source, Mapping) else {"camera": source}
     if not cameras:
         raise UsageError("source holds no camera; expected one or more")
+    for name, each in cameras.items():
+        check_source(name, each)
     opened = isinstance(segmenter, Segmenter)
     if isinstance(segmenter, Segmenter):
         if frames is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import runpy
 import shutil
 import subprocess
 import sys
@@ -134,6 +135,13 @@ def test_what_opencv_can_not_open_is_said(opencv):
     assert Capture.released == 1
 
 
+def test_a_networks_stream_is_live(opencv, folder: Path):
+    Capture.turns = [noise(1), noise(1) * 5000]
+    opencv.keys = iter([-1, 27])
+    example("opencv_loop").main(str(folder), "rtsp://front")
+    assert Capture.turns == [], "opened again"
+
+
 def test_late_results_are_marked_in_the_picture(opencv):
     frame, labels = noise(1)[0], np.zeros(SIZE, np.uint8)
     result = SimpleNamespace(frame=frame, labels=labels, late=True)
@@ -161,6 +169,7 @@ class Pipeline:
 
     def __init__(self, samples: list[Buffer], size: tuple[int, int]) -> None:
         self.samples, self.size, self.states, self.ended = samples, size, [], True
+        self.errors: list[str] = []
 
     def get_by_name(self, name: str) -> Pipeline:
         assert name == "sink"
@@ -187,6 +196,16 @@ class Pipeline:
     def is_eos(self) -> bool:
         return self.ended
 
+    def get_bus(self) -> Pipeline:
+        return self
+
+    def pop_filtered(self, kind: str) -> SimpleNamespace | None:
+        assert kind == "error"
+        if not self.errors:
+            return None
+        error = SimpleNamespace(message=self.errors.pop(0))
+        return SimpleNamespace(parse_error=lambda: (error, "debug"))
+
 
 @pytest.fixture
 def gstreamer(monkeypatch):
@@ -195,6 +214,7 @@ def gstreamer(monkeypatch):
     def start(pipeline: Pipeline) -> ModuleType:
         gst = SimpleNamespace(
             SECOND=1_000_000_000, CLOCK_TIME_NONE=-1, MapFlags=SimpleNamespace(READ=1),
+            MessageType=SimpleNamespace(ERROR="error"),
             State=SimpleNamespace(PLAYING="playing", NULL="null"), init=lambda _: None,
             parse_launch=lambda text: (launched.append(text), pipeline)[1],
         )  # fmt: skip
@@ -227,7 +247,15 @@ def test_frames_carry_the_time_at_which_they_were_taken(gstreamer, monkeypatch):
 def test_a_pipeline_that_falls_silent_is_said_and_stopped(gstreamer):
     pipeline = Pipeline([], (6, 10))
     pipeline.ended = False
-    with pytest.raises(EngineError, match="no frame for 2 s from: camerasrc"):
+    with pytest.raises(EngineError, match="no frame for 2 s, from: camerasrc"):
+        next(gstreamer(pipeline).frames("camerasrc"))
+    assert pipeline.states == ["playing", "null"]
+
+
+def test_what_an_element_says_is_passed_on(gstreamer):
+    pipeline = Pipeline([], (6, 10))
+    pipeline.errors = ["Device '/dev/video0' is gone"]
+    with pytest.raises(EngineError, match="Device '/dev/video0' is gone, from: camerasrc"):
         next(gstreamer(pipeline).frames("camerasrc"))
     assert pipeline.states == ["playing", "null"]
 
@@ -394,6 +422,23 @@ def test_an_image_of_another_encoding_is_refused_with_what_to_type(ros):
     ]
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"folder": ""}, "the node needs a model folder: --ros-args -p folder:=FOLDER"),
+        ({"encoding": "mono8"}, "encoding is mono8; expected one of rgb8, bgr8"),
+        ({"folder": "nowhere"}, "nowhere: no such model folder"),
+    ],
+)
+def test_a_node_that_was_started_wrongly_says_what_to_type(ros, given, said):
+    Node.given.update(given)
+    ended = []
+    ros.rclpy.init, ros.rclpy.try_shutdown = lambda: None, lambda: ended.append(1)
+    with pytest.raises(SystemExit, match=f"^edgeseg: {said}$"):
+        ros.main()
+    assert ended
+
+
 def test_an_error_stands_in_the_diagnostics(ros):
     node = ros.Segmentation()
     node._images.put(edgeseg.Captured(np.zeros((2, 2), np.uint8), 0.0))
@@ -406,6 +451,21 @@ def test_an_error_stands_in_the_diagnostics(ros):
     assert status.level == Message.ERROR
     assert status.message.startswith("frame is uint8 of shape (2, 2)")
     assert node.errors[0].startswith("edgeseg has ended: frame is uint8")
+
+
+# As programs
+
+
+@pytest.mark.parametrize("name", ["opencv_loop", "gstreamer_camera"])
+def test_an_example_says_what_to_type(name: str, opencv, gstreamer, monkeypatch, tmp_path: Path):
+    gstreamer(Pipeline([], (6, 10)))
+    path = str(ROOT / "examples" / f"{name}.py")
+    monkeypatch.setattr(sys, "argv", [path])
+    with pytest.raises(SystemExit, match=f"python examples/{name}.py FOLDER"):
+        runpy.run_path(path, run_name="__main__")
+    monkeypatch.setattr(sys, "argv", [path, str(tmp_path / "nowhere")])
+    with pytest.raises(SystemExit, match=r"^edgeseg: .*nowhere: no such model folder$"):
+        runpy.run_path(path, run_name="__main__")
 
 
 # C++

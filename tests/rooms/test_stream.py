@@ -354,6 +354,22 @@ def test_what_is_refused(options, said):
         stream(segmenter(), [], **options)
 
 
+@pytest.mark.parametrize("source", [0, "drive.mp4", Path("drive.mp4"), None])
+def test_what_is_no_source(source):
+    said = f"the source of camera 'front' is a {type(source).__name__}; expected frames, or a"
+    with pytest.raises(UsageError, match=said):
+        stream(segmenter(), {"front": source})
+
+
+def test_a_function_that_forgets_to_yield_is_not_called_again():
+    called: list[int] = []
+    segmented = stream(segmenter(), lambda: called.append(1))  # type: ignore[arg-type, return-value]
+    said = "opens camera 'camera' returned a NoneType; expected frames: does it yield them"
+    with pytest.raises(UsageError, match=said):
+        next(segmented)
+    assert called == [1]
+
+
 def test_a_folder_needs_its_colours_and_a_stream_a_camera(tmp_path: Path):
     with pytest.raises(UsageError, match=r'frames is missing: .* such as "bgr"'):
         stream(tmp_path, [])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeseg.bundle import Bundle, InputSpec
-from edgeseg.errors import EngineError, guess
+from edgeseg.errors import EngineError, UsageError, guess
 from edgeseg.frame import Placement
 
 ENGINES = {
@@ -37,6 +37,8 @@ NEEDS_TOO = {
     "pycuda": "pip install pycuda (it is compiled: CUDA's nvcc must be on the PATH)",
 }
 """Libraries that come beside an engine's own."""
+PRECISIONS = ("f32", "bf16", "f16")
+"""Of float arithmetic, where an engine may choose."""
 NO_DRIVER = "libcuda"
 """What the system calls the driver's library when it finds none."""
 
@@ -52,6 +54,15 @@ class EngineOptions:
 
     threads: int | None = None
     inference_precision: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise UsageError(
+                f"threads is {self.threads}; expected 1 or more, or None for all cores"
+            )
+        asked = self.inference_precision
+        if asked is not None and asked not in PRECISIONS:
+            raise UsageError(f"unknown inference precision '{asked}'.{guess(asked, PRECISIONS)}")
 
 
 class Engine(ABC):

@@ -90,6 +90,7 @@ def load(
             f"{folder}: gate: {state}{why}; run 'edgeseg export' or 'edgeseg build' where the "
             "engine can run, or load with allow_ungated=True (--allow-ungated)"
         )
+    _check_batch(bundle)  # before the engine takes memory
     engine = open_engine(target.name, bundle, EngineOptions(threads, inference_precision))
     return Segmenter(engine, bundle, frames=frames)
 
@@ -107,11 +108,7 @@ class Segmenter:
         spec, threads = manifest.input, engine.threads
         self._prepare = Preparer(frames, spec.order, spec.fill, threads=threads)
         self._size = manifest.input.size
-        if manifest.input.batch != 1:
-            raise UsageError(
-                f"{bundle.folder} was exported for batches of {manifest.input.batch} frames; "
-                "a Segmenter takes one frame at a time: export with --batch 1"
-            )
+        _check_batch(bundle)
         self._decoder = _decoder(bundle, engine) if self.output.kind == "scores" else None
         takes_frames = isinstance(engine, FrameEngine) and not engine.left_to_cpu
         self._device = ON_DEVICE if takes_frames else None
@@ -367,7 +364,22 @@ def _decoder(bundle: Bundle, engine: Engine) -> Decoder:
     return Decoder(output, weight, bias, threads=engine.threads)
 
 
+def _check_batch(bundle: Bundle) -> None:
+    batch = bundle.manifest.input.batch
+    if batch != 1:
+        raise UsageError(
+            f"{bundle.folder} was exported for batches of {batch} frames; a Segmenter takes one "
+            "frame at a time: export with --batch 1"
+        )
+
+
 def _check_out(out: np.ndarray | None, size: Size) -> np.ndarray | None:
-    if out is not None and (out.dtype != np.uint8 or out.shape != size):
+    if out is None:
+        return None
+    if not isinstance(out, np.ndarray):
+        raise FrameError(f"out is a {type(out).__name__}; expected a numpy array of shape {size}")
+    if out.dtype != np.uint8 or out.shape != size:
         raise FrameError(f"out is {out.dtype} of shape {out.shape}; expected uint8 of shape {size}")
+    if not out.flags.writeable:  # C would write all the same
+        raise FrameError("out is read-only; expected an array that may be written")
     return out

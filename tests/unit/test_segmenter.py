@@ -79,6 +79,16 @@ def test_out_is_written_and_returned():
     assert np.array_equal(out, opened.segment(frame))
 
 
+def test_an_out_that_can_not_be_written():
+    frame, out = noise(5, 7), np.full((5, 7), 9, np.uint8)
+    out.flags.writeable = False
+    with pytest.raises(FrameError, match="out is read-only; expected an array that may be"):
+        segmenter().segment(frame, out)
+    with pytest.raises(FrameError, match=r"out is a list; expected a numpy array of shape"):
+        segmenter().segment(frame, [[0] * 7] * 5)  # type: ignore[arg-type]
+    assert (out == 9).all()
+
+
 @pytest.mark.parametrize("out", [np.zeros((5, 8), np.uint8), np.zeros((5, 7), np.int64)])
 @pytest.mark.parametrize("at", ["frame", "network"])
 def test_an_out_that_does_not_fit(out, at):
@@ -191,7 +201,28 @@ def test_a_batch_is_no_frame(tmp_path: Path):
         Segmenter(FakeEngine(), bundle, frames="rgb")
 
 
+def test_no_engine_is_opened_for_batches(tmp_path: Path, monkeypatch):
+    spec = dataclasses.replace(MANIFEST.input, batch=4)
+    onnxruntime_folder(tmp_path / "engine", input=spec)
+    monkeypatch.setattr("edgeseg.runtime.segmenter.open_engine", None)
+    with pytest.raises(UsageError, match="batches of 4 frames"):
+        edgeseg.load(tmp_path / "engine", frames="rgb")
+
+
 # load
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"threads": 0}, "threads is 0; expected 1 or more, or None for all cores"),
+        ({"inference_precision": "fp16"}, "unknown inference precision 'fp16'. Did you mean 'f16'"),
+    ],
+)
+def test_options_that_mean_nothing(tmp_path: Path, options, said):
+    fake_folder(tmp_path / "engine")
+    with pytest.raises(UsageError, match=said):
+        edgeseg.load(tmp_path / "engine", frames="rgb", **options)
 
 
 def test_load(tmp_path: Path):

@@ -63,7 +63,10 @@ packages() {
         update-binfmts:binfmt-support aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu; do
         command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
     done
+    # Without it Ubuntu's debootstrap takes Debian's packages unverified.
+    [[ -e /usr/share/keyrings/debian-archive-keyring.gpg ]] || missing+=(debian-archive-keyring)
     if ((${#missing[@]})); then
+        command -v apt-get >/dev/null || die "needs ${missing[*]}, and there is no apt-get to install them with"
         printf 'installing %s\n' "${missing[*]}"
         apt-get -qq update
         apt-get -qqy install "${missing[@]}" >/dev/null
@@ -76,13 +79,16 @@ emulation() {
 }
 
 system() { # debootstrap in two stages; half a system is made anew
+    local log="$cache/debootstrap.log"
     if [[ ! -e $cache/made ]]; then
         ! grep -qs " $root/" /proc/mounts || die "$root has mounts in it; umount them first"
         rm -rf "$root"
         debootstrap --arch=arm64 --foreign --variant=minbase --include=python3 "$suite" "$root" \
-            ${EDGESEG_ARM_MIRROR:+"$EDGESEG_ARM_MIRROR"} >"$cache/debootstrap.log"
+            ${EDGESEG_ARM_MIRROR:+"$EDGESEG_ARM_MIRROR"} >"$log" ||
+            die "debootstrap got no system: $log; EDGESEG_ARM_MIRROR=URL names another mirror"
         mount_at proc "$root/proc"
-        chroot "$root" /debootstrap/debootstrap --second-stage >>"$cache/debootstrap.log"
+        chroot "$root" /debootstrap/debootstrap --second-stage >>"$log" ||
+            die "debootstrap's second stage failed: $log and $root/debootstrap/debootstrap.log"
         touch "$cache/made"
     fi
     grep -qs " $root/proc " /proc/mounts || mount_at proc "$root/proc"

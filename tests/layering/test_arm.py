@@ -189,7 +189,7 @@ def fakes(tree: Path, fails: str) -> dict[str, str]:
     shutil.copy(SCRIPT, tree / "scripts")
     (tree / "bin").mkdir()
     names = ("mount", "umount", "debootstrap", "qemu-aarch64-static", "update-binfmts", "chroot",
-             "aarch64-linux-gnu-gcc")  # fmt: skip
+             "aarch64-linux-gnu-gcc", "apt-get")  # fmt: skip
     for name in names:
         code = 1 if name == fails else 0
         path = tree / "bin" / name
@@ -202,14 +202,25 @@ def fakes(tree: Path, fails: str) -> dict[str, str]:
     sys.platform != "linux" or os.geteuid() != 0 or os.uname().machine != "x86_64",
     reason="the script refuses all but root on x86-64",
 )
-def test_nothing_stays_mounted_when_the_second_stage_fails(tmp_path: Path):
-    environment = fakes(tmp_path, fails="chroot")
+@pytest.mark.parametrize(
+    ("fails", "said"),
+    [
+        ("debootstrap", "debootstrap got no system: {arm}/debootstrap.log; EDGESEG_ARM_MIRROR=URL"),
+        (
+            "chroot",
+            "debootstrap's second stage failed: {arm}/debootstrap.log and {arm}/root/deboot",
+        ),
+    ],
+)
+def test_nothing_stays_mounted_when_a_stage_fails(tmp_path: Path, fails: str, said: str):
+    environment = fakes(tmp_path, fails)
     command = [tmp_path / "scripts" / SCRIPT.name]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert said.format(arm=tmp_path / "arm") in done.stderr
     called = (tmp_path / "called").read_text().splitlines()
     root = f"{tmp_path}/arm/root"
-    assert f"mount -t proc proc {root}/proc" in called
+    assert (f"mount -t proc proc {root}/proc" in called) == (fails == "chroot")
     mounted = [line.split()[-1] for line in called if line.startswith("mount ")]
     let_go = [line.split()[-1] for line in called if line.startswith("umount ")]
     assert let_go == mounted[::-1]

@@ -8,6 +8,7 @@ another run of the training.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,10 +46,21 @@ def difference(counts: np.ndarray, other: np.ndarray) -> Interval:
     return _bounds(value, _draw(counts) - _draw(other))
 
 
+def mean_difference(values: Sequence[float], other: Sequence[float]) -> Interval:
+    """Mean of a score of frames less that of the other score of the same frames."""
+    apart = np.array(values) - np.array(other)
+    return _bounds(float(apart.mean()), apart[_chosen(len(apart))].mean(1))
+
+
+def _chosen(frames: int) -> np.ndarray:
+    """(DRAWS, frames) frames drawn with replacement, always the same."""
+    return np.random.default_rng(SEED).integers(0, frames, (DRAWS, frames))
+
+
 def _draw(counts: np.ndarray) -> np.ndarray:
     """(DRAWS,) mIoU of frames drawn with replacement; the same draws for the same frames."""
     frames = len(counts)
-    chosen = np.random.default_rng(SEED).integers(0, frames, (DRAWS, frames))
+    chosen = _chosen(frames)
     times = np.zeros((DRAWS, frames))
     np.add.at(times, (np.arange(DRAWS)[:, None], chosen), 1)
     sums = times @ counts.reshape(frames, -1).astype(np.float64)

@@ -29,6 +29,7 @@ VERBS = {
     "build":      "on the board: a folder's ONNX graph -> TensorRT engine, gated there",
     "eval":       "mIoU and IoU per class of any MODEL on a data set",
     "bench":      "MACs, params, latency, memory and mIoU of models; JSON and HTML report",
+    "refine":     "coarse labels -> finer ones, class by class, by a trained refiner",
     "race":       "ours and others from the same frames to labels, as ratios of one run",
     "debug-parity": "the first tensor at which two engines part",
     "compare":    "compare two bench results of one machine; fail on a regression",

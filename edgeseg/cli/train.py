@@ -107,12 +107,17 @@ def _report(args: argparse.Namespace, result: dict[str, object]) -> None:
     sizes = result["sizes"]
     assert isinstance(sizes, dict)
     for size, scores in sizes.items():
-        found = (
-            f"mIoU {scores['miou']:.2f}"
-            if "miou" in scores
-            else (f"top1 {scores['top1']:.2f}, top5 {scores['top5']:.2f}")
-        )
         print(
-            f"{found} at {size} ({result['split']}, {result['frames']} frames, fit {result['fit']})"
+            f"{_found(scores)} at {size} "
+            f"({result['split']}, {result['frames']} frames, fit {result['fit']})"
         )
     print(f"checkpoint: {content['folder']}")
+
+
+def _found(scores: dict[str, float]) -> str:
+    """The scores of a model, of a refiner or of a classifier, in words."""
+    if "miou" in scores:
+        return f"mIoU {scores['miou']:.2f}"
+    if "iou" in scores:
+        return f"IoU of masks {scores['iou_before']:.2f} -> {scores['iou']:.2f}"
+    return f"top1 {scores['top1']:.2f}, top5 {scores['top5']:.2f}"

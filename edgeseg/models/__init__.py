@@ -36,6 +36,7 @@ _ENET = "Paszke et al., ENet, 2016, arXiv 1606.02147"
 _ICNET = "Zhao et al., ICNet, ECCV 2018, arXiv 1704.08545"
 _BISENETV1 = "Yu et al., BiSeNet, ECCV 2018, arXiv 1808.00897"
 _BISENETV2 = "Yu et al., BiSeNetV2, IJCV 2021, arXiv 2004.02147"
+_CASCADEPSP = "Cheng et al., CascadePSP, CVPR 2020, arXiv 2005.02551"
 _FAST_SCNN = "Poudel et al., Fast-SCNN, BMVC 2019, arXiv 1902.04502"
 
 # fmt: off
@@ -90,6 +91,12 @@ CLASSIFIERS = {
     "xception_b": Entry("edgeseg.models.classifier:XceptionClassifier", {"kind": "b"}, _DFANET),
 }
 """Backbones that name whole images: `edgeseg train` takes them; a model's encoder starts so."""
+
+REFINERS = {
+    "cascadepsp_r18": Entry("edgeseg.models.cascadepsp:CascadePSP", {"depth": 18}, _CASCADEPSP),
+    "cascadepsp_r50": Entry("edgeseg.models.cascadepsp:CascadePSP", {"depth": 50}, _CASCADEPSP),
+}
+"""Networks that make a finer mask of a coarse one, for `edgeseg train` and `edgeseg refine`."""
 
 # fmt: off
 WORK = {
@@ -153,6 +160,11 @@ def split_name(name: str) -> tuple[str, tuple[str, ...]]:
         raise UsageError(
             f"'{name}' names whole images and labels no pixels: 'edgeseg train' trains it, and "
             "'edgeseg train --init' starts a segmentation model from it"
+        )
+    if host in REFINERS:
+        raise UsageError(
+            f"'{name}' refines masks that another network made: 'edgeseg train' trains it, and "
+            "'edgeseg refine' runs it"
         )
     if host not in MODELS:
         raise UsageError(f"unknown model '{host}'.{guess(host, MODELS)}")

@@ -43,6 +43,7 @@ def fill_encoder(encoder: nn.Module, state: dict[str, torch.Tensor], where: str)
         )
     given = {k: v for k, v in state.items() if not k.startswith(LEFT_OUT[type(encoder)])}
     own = encoder.state_dict()
+    given = {k: _with_masks(v, own[k]) if k in own else v for k, v in given.items()}
     missing = [k for k in own if k not in given and not k.endswith("num_batches_tracked")]
     foreign = [k for k in given if k not in own]
     if missing or foreign:
@@ -59,6 +60,16 @@ def fill_encoder(encoder: nn.Module, state: dict[str, torch.Tensor], where: str)
                 f"{tuple(own[key].shape)}"
             )
     encoder.load_state_dict(own | given)
+
+
+def _with_masks(given: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """A kernel for the image's three channels -> one for more, of which the others weigh nothing.
+
+    So CascadePSP starts (Cheng et al. 2020, their code).
+    """
+    if given.ndim != 4 or given.shape[1] != 3 or own.shape[1] <= 3:
+        return given
+    return torch.cat([given, given.new_zeros(len(given), own.shape[1] - 3, *given.shape[2:])], 1)
 
 
 class Classifier(nn.Module):

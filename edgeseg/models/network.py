@@ -12,7 +12,7 @@ from torch import nn
 
 from edgeseg.bundle import ModelSpec
 from edgeseg.errors import UsageError
-from edgeseg.models import CLASSIFIERS, MODELS, WRAPPERS, Entry, split_name
+from edgeseg.models import CLASSIFIERS, MODELS, REFINERS, WRAPPERS, Entry, split_name
 from edgeseg.recipe import from_table
 
 Maps = dict[str, torch.Tensor]
@@ -129,7 +129,12 @@ def build_shapes(spec: ModelSpec, outputs: int) -> Network:
 
 
 def build_trainee(spec: ModelSpec, outputs: int) -> Network:
-    """What `edgeseg train` takes: a model, or one of CLASSIFIERS."""
+    """What `edgeseg train` takes: a model, or one of CLASSIFIERS or REFINERS.
+
+    A refiner has one output, whatever the classes of the frames that it is trained on.
+    """
+    if spec.name in REFINERS:
+        return _build(spec.name, REFINERS[spec.name], 1, spec.options)
     if spec.name not in CLASSIFIERS:
         return build_model(spec, outputs)
     return _build(spec.name, CLASSIFIERS[spec.name], outputs, spec.options)

@@ -90,7 +90,7 @@ class ResNet(nn.Module):
     """(N, 3, H, W) -> maps "stem" at 1/2 and "layer1" to "layer4" at 1/4 to 1/`stride`.
 
     `grid` are the dilations of layer4's blocks, times the stage's own (multi-grid, Chen et al.
-    2017, DeepLabv3); empty: none. `width` scales all channels.
+    2017, DeepLabv3); empty: none. `width` scales all channels; `inputs` are those of the image.
     """
 
     def __init__(
@@ -100,18 +100,19 @@ class ResNet(nn.Module):
         stem: str = "plain",
         grid: tuple[int, ...] = (),
         width: float = 1.0,
+        inputs: int = 3,
     ) -> None:
         super().__init__()
         _check(depth, stride, stem, grid)
         kind: type[Basic] | type[Bottleneck] = Basic if depth < 50 else Bottleneck
         base = thin(64, width)
         if stem == "deep":
-            self.conv1, self.bn1 = conv_norm(3, base, 3, 2)
+            self.conv1, self.bn1 = conv_norm(inputs, base, 3, 2)
             self.conv2, self.bn2 = conv_norm(base, base)
             self.conv3, self.bn3 = conv_norm(base, 2 * base)
             self.channels = 2 * base
         else:
-            self.conv1, self.bn1 = conv_norm(3, base, 7, 2)
+            self.conv1, self.bn1 = conv_norm(inputs, base, 7, 2)
             self.channels = base
         self.deep = stem == "deep"
         self.maxpool = nn.MaxPool2d(3, 2, 1)

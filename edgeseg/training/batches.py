@@ -20,6 +20,7 @@ from edgeseg.dataset import Dataset, Sample
 from edgeseg.errors import EdgesegError, TrainingError
 from edgeseg.frame import resize_image
 from edgeseg.training.augment import crop, resized_crop
+from edgeseg.training.perturb import coarse_mask
 from edgeseg.training.plan import Input, Recipe
 
 Key = tuple[int, int]
@@ -29,6 +30,8 @@ Key = tuple[int, int]
 @dataclass(frozen=True)
 class Batch:
     """Images (N, 3, H, W) float32 normalised, labels (N, s H, s W) int64, names of the frames.
+
+    For refiners the images have a fourth channel, a coarse mask from -1 to 1, and labels are 1, 0.
 
     s is the model's `scale`; labels of whole images are (N, 1, 1). `sharp` are the images at the
     size of the labels, where asked for, in units of ImageNet's mean and standard deviation whatever
@@ -45,7 +48,8 @@ class Batch:
 class Crops:
     """What the loader hands over: images (N, H, W, 3) uint8, labels (N, s H, s W) uint8, names.
 
-    Labels of whole images are (N, 1, 1) int64.
+    Labels of whole images are (N, 1, 1) int64. With a coarse mask (255 inside) images are
+    (N, H, W, 4).
 
     `sharp` are the images at the size of the labels, (N, s H, s W, 3) uint8, where asked for.
     """
@@ -149,6 +153,9 @@ class RandomCrops(TorchDataset[Item | EdgesegError]):
         height, width = recipe.size
         large = (height * self.asked.scale, width * self.asked.scale)
         sharp, labels = crop(sample, large, recipe.augment, recipe.input.fill_rgb, generator)
+        if recipe.refines:
+            truth, mask = coarse_mask(labels, recipe.refine.iou, generator)
+            return Item(sample.name, np.concatenate([sharp, mask[..., None]], 2), truth, None)
         image = sharp if large == recipe.size else resize_image(sharp, recipe.size)
         return Item(sample.name, image, labels, sharp if self.asked.sharp else None)
 
@@ -208,14 +215,18 @@ def _leave_signals(worker: int) -> None:
 def normalise(images: Tensor, spec: Input, device: torch.device) -> Tensor:
     """(N, H, W, 3) uint8 RGB -> (N, 3, H, W) float32 on `device`: (pixel - mean) / std.
 
-    Channels come in the order of `spec`; in memory they stay the innermost (channels-last).
+    Channels come in the order of `spec`; in memory they stay the innermost (channels-last). A
+    fourth one is a mask: 0 to 255 becomes -1 to 1.
     """
-    pixels = images.to(device, non_blocking=True)
+    given = images.to(device, non_blocking=True)
+    pixels = given[..., :3]
     if spec.order == "bgr":
         pixels = pixels.flip(3)
     scaled = (pixels.float() - torch.tensor(spec.mean, device=device)) / torch.tensor(
         spec.std, device=device
     )
+    if given.shape[3] > 3:
+        scaled = torch.cat([scaled, given[..., 3:].float() / 127.5 - 1], 3)
     return scaled.permute(0, 3, 1, 2)
 
 

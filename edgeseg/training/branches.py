@@ -16,6 +16,7 @@ from edgeseg.models.network import Network
 from edgeseg.models.supervised import Supervised
 from edgeseg.training.batches import Asked, Batch
 from edgeseg.training.losses import NO_VOID, CrossEntropy, Loss, Term
+from edgeseg.training.mask_losses import MaskLoss
 from edgeseg.training.plan import Recipe
 
 EPS = 1e-6
@@ -130,7 +131,12 @@ def build_loss(
     weights: Tensor | None,
     beside: Sequence[Loss] = (),
 ) -> Loss:
-    """Cross-entropy, what the branches and the last layer of `model` are trained by, `beside`."""
+    """Cross-entropy, what the branches and the last layer of `model` are trained by, `beside`.
+
+    A refiner has the losses of its paper and no others.
+    """
+    if recipe.refines:
+        return MaskLoss(recipe.refine.gradient)
     entropy = CrossEntropy(recipe.loss, classes, weights, NO_VOID if recipe.classifies else IGNORE)
     parts: list[Loss] = [entropy]
     if isinstance(model.upsample, Reconstruct):

@@ -15,6 +15,7 @@ from edgeseg.metrics import RULE, ConfusionMatrix
 from edgeseg.training.batches import normalise
 from edgeseg.training.classification import IMAGE_RULE, evaluate_images
 from edgeseg.training.distributed import World
+from edgeseg.training.mask_evaluation import MASK_RULE, evaluate_masks
 from edgeseg.training.plan import Input, Recipe
 
 
@@ -28,10 +29,13 @@ class Judged:
 
 
 def judge(recipe: Recipe, model: nn.Module, data: Dataset, size: Size, world: World) -> Judged:
-    """MIoU of a segmentation model, top-1 of a classifier."""
+    """MIoU of a segmentation model, top-1 of a classifier, IoU of a refiner's masks."""
     if recipe.classifies:
         tops = evaluate_images(model, data, size, recipe.input, world)
         return Judged(tops.top1, asdict(tops), IMAGE_RULE)
+    if recipe.refines:
+        masks = evaluate_masks(recipe, model, data, size, world)
+        return Judged(masks.iou, asdict(masks), MASK_RULE)
     matrix = evaluate(model, data, size, recipe.input, world)
     found = matrix.scores(data.classes.names)
     scores = {

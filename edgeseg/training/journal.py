@@ -17,7 +17,7 @@ from edgeseg.disk import write_text
 LOG = "log.csv"
 COLUMNS = ("step", "seconds", "loss", "lr", "grad_norm", "frames_per_second")
 """They are followed by the score, under the name of its metric."""
-METRICS = {"miou": "mIoU (percent)", "top1": "top-1 (percent)"}
+METRICS = {"miou": "mIoU (percent)", "top1": "top-1 (percent)", "iou": "IoU of masks (percent)"}
 
 
 @dataclass(frozen=True)

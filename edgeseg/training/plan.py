@@ -10,11 +10,12 @@ from typing import Any
 
 from edgeseg.dataset import SPLITS
 from edgeseg.frame import FITS, ORDERS, Size, format_size
-from edgeseg.models import CLASSIFIERS, WRAPPERS
+from edgeseg.models import CLASSIFIERS, REFINERS, WRAPPERS
 from edgeseg.training.plan_losses import (
     DsrlPlan,
     DupsamplePlan,
     QatPlan,
+    RefinePlan,
     TeacherPlan,
     among,
     least,
@@ -183,7 +184,8 @@ class WeightsPlan:
 class Recipe:
     """All that decides a training run. `batch` is the batch of all processes together.
 
-    `model` is a model, or one of CLASSIFIERS on whole images (`data = "imagefolder:ROOT"`).
+    `model` is a model, one of CLASSIFIERS on whole images (`data = "imagefolder:ROOT"`), or one of
+    REFINERS, which learn the masks of single classes.
 
     `init` is a checkpoint folder: of the same model and classes, to go on from; else its encoder is
     taken, and what fits of the head. A classifier's starts the backbones of its DFANet. A .pth file
@@ -226,6 +228,7 @@ class Recipe:
     dupsample: DupsamplePlan = DupsamplePlan()
     qat: QatPlan = QatPlan()
     teacher: TeacherPlan = TeacherPlan()
+    refine: RefinePlan = RefinePlan()
     augment: AugmentPlan = AugmentPlan()
     weights: WeightsPlan = WeightsPlan()
 
@@ -248,6 +251,7 @@ class Recipe:
         self._check_augment()
         self._check_qat()
         self._check_teacher()
+        self._check_refine()
         if self.schedule.warmup >= self.steps:
             raise ValueError(f"warmup is {self.schedule.warmup} of {self.steps} steps")
 
@@ -296,6 +300,26 @@ class Recipe:
         if self.teacher.model and self.classifies:
             raise ValueError(f"[teacher] teaches pixels; model is '{self.model}'")
 
+    def _check_refine(self) -> None:
+        """A refiner learns masks, by losses of its own."""
+        if not self.refines:
+            if self.refine != RefinePlan():
+                known = ", ".join(REFINERS)
+                raise ValueError(f"[refine] belongs to {known}; model is '{self.model}'")
+            return
+        plain = {"qat": QatPlan(), "teacher": TeacherPlan(), "loss": LossPlan()}
+        for key, untouched in plain.items():
+            if getattr(self, key) != untouched:
+                raise ValueError(
+                    f"[{key}] trains what labels pixels; '{self.model}' refines masks, by the "
+                    "losses of its paper: leave the table away"
+                )
+
+    @property
+    def refines(self) -> bool:
+        """Whether masks of single classes are learned."""
+        return self.model in REFINERS
+
     @property
     def classifies(self) -> bool:
         """Whether whole images are named, and no pixels."""
@@ -304,7 +328,7 @@ class Recipe:
     @property
     def metric(self) -> str:
         """The name under which the first score goes into the log."""
-        return "top1" if self.classifies else "miou"
+        return "top1" if self.classifies else "iou" if self.refines else "miou"
 
     @property
     def evaluated(self) -> tuple[Size, ...]:
@@ -320,6 +344,7 @@ class Recipe:
         content = json.loads(json.dumps(dataclasses.asdict(self)))
         idle = {key for key in WRAPPERS if key not in self._wrappers}
         idle |= {key for key in ("qat", "teacher") if not getattr(self, key).model}
+        idle |= set() if self.refines else {"refine"}
         kept = {key: value for key, value in content.items() if key not in idle.union(RUN_KEYS)}
         for key in ("scale",) if self.classifies else ("area", "ratio"):
             del kept["augment"][key]

@@ -64,6 +64,23 @@ class DupsamplePlan:
 
 
 @dataclass(frozen=True)
+class RefinePlan:
+    """Masks of the truth are spoilt until their IoU with it is one drawn from `iou`.
+
+    `gradient` weighs the distance between the masks' gradients. The defaults are CascadePSP's
+    (Cheng et al. 2020).
+    """
+
+    iou: tuple[float, float] = (0.8, 1.0)
+    gradient: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.iou[0] <= self.iou[1] <= 1:
+            raise ValueError(f"iou is {list(self.iou)}; expected [low, high] in 0 to 1")
+        least("gradient", self.gradient, 0)
+
+
+@dataclass(frozen=True)
 class QatPlan:
     """INT8 while training, from the checkpoint folder `model` (empty: a float run).
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgeseg.benchmarks.bootstrap import difference, interval
+from edgeseg.benchmarks.bootstrap import difference, interval, mean_difference
 from edgeseg.errors import ComparisonError
 from edgeseg.metrics import ConfusionMatrix
 
@@ -75,3 +75,13 @@ def test_a_class_without_truth_is_left_out():
 def test_other_frames_are_refused():
     with pytest.raises(ComparisonError, match="scored on 4 and 5 frames of 2 and 2 classes"):
         difference(counts(4, 0.5), counts(5, 0.5))
+
+
+def test_means_of_frames_are_compared_by_pairs():
+    """A lead of 2 in every frame is certain; of 0 and 4 in turns it is 2, give or take."""
+    base = [10.0, 90.0] * 20
+    certain = mean_difference([v + 2 for v in base], base)
+    assert (certain.value, certain.low, certain.high) == pytest.approx((2.0, 2.0, 2.0))
+    found = mean_difference([v + 4 * (i % 2) for i, v in enumerate(base)], base)
+    assert found.value == pytest.approx(2.0)
+    assert 1.0 < found.low < 1.6 < 2.4 < found.high < 3.0

@@ -304,6 +304,8 @@ def read_bundle(folder: Path) -> Bundle:
 def read_manifest(folder: Path) -> Manifest:
     """Read `manifest.json` without looking at the other files."""
     path = folder / MANIFEST
+    if folder.is_file():
+        raise BundleError(f"{folder} is a file; give the model folder, such as {folder.parent}")
     if not folder.is_dir():
         raise BundleError(f"{folder}: no such model folder")
     if not path.is_file():

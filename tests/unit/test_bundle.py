@@ -126,6 +126,8 @@ def test_what_the_manifest_does_not_list(folder: Path):
 
 
 def test_folders_that_are_none(tmp_path: Path):
+    with pytest.raises(BundleError, match=r"\.py is a file; give the model folder, such as .*unit"):
+        read_manifest(Path(__file__))
     with pytest.raises(BundleError, match="nowhere: no such model folder"):
         read_manifest(tmp_path / "nowhere")
     with pytest.raises(BundleError, match=r"is no model folder: it has no manifest.json"):

@@ -1,4 +1,4 @@
-"""Folding constants and batch normalisation, by onnxslim."""
+"""Folding constants and batch normalisation, by onnxslim; then our own rewrites."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import onnx
 import onnxslim
 
 from edgeseg.errors import GraphError
+from edgeseg.export.rewrite import rewrite
 from edgeseg.graph import name_nodes
 
 MAX_OPSET = 18
 
 
 def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Fold constants and batch normalisation, drop what nothing reads, name the nodes."""
+    """Fold constants and batch normalisation, drop what nothing reads, name the nodes, rewrite."""
     slim = onnxslim.slim(model, model_check=False)
     if slim is None:
         raise GraphError("onnxslim could not simplify the graph")
@@ -23,4 +24,4 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
             "every target reads"
         )
     name_nodes(slim)
-    return onnx.shape_inference.infer_shapes(slim)
+    return rewrite(onnx.shape_inference.infer_shapes(slim))

@@ -17,6 +17,7 @@ from typing import cast
 from edgeseg.bundle import Target
 from edgeseg.errors import EngineError, UsageError, guess
 from edgeseg.export.build_options import FLAGS, BuildOptions
+from edgeseg.export.tensorrt_versions import check_options, release_of
 from edgeseg.runtime.engine import NEEDS_TOO
 from edgeseg.runtime.preflight import has_gpu
 
@@ -55,8 +56,14 @@ DEVICE_TARGET = "openvino"
 """The target that may be told what runs it (--device)."""
 
 
-def find_target(target: str, precision: str, options: BuildOptions, say: Say) -> Exporter:
-    """The exporter or builder of that target, ready to be given a graph and a folder."""
+def find_target(
+    target: str, precision: str, options: BuildOptions, say: Say, source: Path | None = None
+) -> Exporter:
+    """The exporter or builder of that target, ready to be given a graph and a folder.
+
+    What this machine lacks, and options that its library does not take, are refused here, before
+    the long work. `source` is the folder that is built, where there is one already.
+    """
     for asked in options.asked():
         takers = (DEVICE_TARGET,) if asked == "device" else tuple(BUILDERS)
         if target in TARGETS and target not in takers:
@@ -64,7 +71,9 @@ def find_target(target: str, precision: str, options: BuildOptions, say: Say) ->
                 f"{FLAGS[asked]} is for {' and '.join(takers)}; target '{target}' takes none"
             )
     if target in BUILDERS:
-        builder = find_builder(target)
+        builder = find_builder(target, source)
+        version = importlib.import_module(BUILDERS[target][1]).__version__
+        check_options(release_of(target, version), version, options, precision)
         return functools.partial(_build, builder, precision, options, say)
     exporter = find_exporter(target)
     if options.device is None:
@@ -89,13 +98,13 @@ def find_exporter(target: str) -> Exporter:
     return cast("Exporter", _open(target, place, library))
 
 
-def find_builder(target: str) -> Builder:
+def find_builder(target: str, source: Path | None = None) -> Builder:
     """The builder of that target; EngineError that says what this machine lacks for it."""
     if target not in BUILDERS:
         raise UsageError(f"nothing is built for target '{target}'.{guess(target, BUILDERS)}")
     place, library = BUILDERS[target]
     if target == "tensorrt":
-        _check_board(importlib.util.find_spec(library) is not None, has_gpu())
+        _check_board(importlib.util.find_spec(library) is not None, has_gpu(), source)
     return cast("Builder", _open(target, place, library))
 
 
@@ -116,8 +125,14 @@ def _open(target: str, place: str, library: str) -> object:
         ) from error
 
 
-def _check_board(has_library: bool, has_gpu: bool) -> None:
+def _check_board(has_library: bool, has_gpu: bool, source: Path | None = None) -> None:
     """EngineError that names each thing that TensorRT's builder lacks here, and the way out."""
+    way_out = (
+        "Type here 'edgeseg export MODEL --target onnxruntime --out FOLDER', copy FOLDER to the "
+        "board, and type there 'edgeseg build FOLDER'"
+    )
+    if source is not None:
+        way_out = f"Copy {source} to the board, and type there 'edgeseg build {source.name}'"
     lacks = []
     if not has_library:
         lacks.append("the Python module 'tensorrt' (JetPack or NVIDIA's apt repository brings it)")
@@ -126,9 +141,7 @@ def _check_board(has_library: bool, has_gpu: bool) -> None:
     if lacks:
         raise EngineError(
             f"target 'tensorrt' builds for the GPU that it builds on; this machine lacks "
-            f"{' and '.join(lacks)}. Type here 'edgeseg export MODEL --target onnxruntime --out "
-            "FOLDER', copy FOLDER to the board, and type there 'edgeseg build FOLDER'. For RTX "
-            "cards, --target tensorrt-rtx needs no GPU"
+            f"{' and '.join(lacks)}. {way_out}. For RTX cards, --target tensorrt-rtx needs no GPU"
         )
 
 

@@ -30,7 +30,7 @@ def build(folder: Path, building: Building, out: Path, say: Say) -> Bundle:
     bundle = read_bundle(folder)
     _check_source(bundle)
     manifest = bundle.manifest
-    make = find_target(building.target, manifest.precision, building.options, say)
+    make = find_target(building.target, manifest.precision, building.options, say, folder)
     frames = read_frames(bundle)
     with writing_folder(out) as aside:
         for name in TAKEN:

@@ -332,6 +332,16 @@ def test_only_what_is_missing_is_named():
     with pytest.raises(EngineError, match=r"lacks the Python module 'tensorrt' \(Jet[^)]*\)\. "):
         _check_board(has_library=False, has_gpu=True)
     _check_board(has_library=True, has_gpu=True)
+    with pytest.raises(
+        EngineError, match=r"\. Copy runs/m to the board, and .*'edgeseg build m'\."
+    ):
+        _check_board(has_library=False, has_gpu=False, source=Path("runs/m"))
+
+
+def test_what_the_release_does_not_take_is_refused_before_the_long_work():
+    with pytest.raises(EngineError, match=r"^TensorRT-RTX [\d.]+ takes no --dla; leave it away$"):
+        find_target("tensorrt-rtx", "int8", BuildOptions(dla=0), silent)
+    assert callable(find_target("tensorrt-rtx", "int8", BuildOptions(workspace_mib=64), silent))
 
 
 def test_options_are_for_tensorrt(tmp_path, capsys):

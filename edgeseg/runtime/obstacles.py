@@ -133,11 +133,13 @@ def _of_version(folder: Path, manifest: Manifest, target: Target, here: Here) ->
     asked = (target.build or BuildRecord(0, 0, 0)).options
     later = bool(asked.get("version_compatible")) and found >= built
     if built != found and not later:
+        advice = rebuild(folder, manifest, target.name)
+        if target.name == "tensorrt":
+            advice += " (a plan built with --version-compatible runs on later releases too)"
         yield Obstacle(
             f"it was built by {target.name} {target.version}, and this machine has {version}; a "
             "plan runs on the release that built it",
-            f"{rebuild(folder, manifest, target.name)} (a plan built with --version-compatible "
-            "runs on later releases too)",
+            advice,
         )
 
 

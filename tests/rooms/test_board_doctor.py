@@ -182,6 +182,7 @@ def test_a_plan_of_another_release(tmp_path: Path):
         "that built it"
     )
     assert f"type here 'edgeseg build {folder}': the folder holds its graph" in found.advice
+    assert "--version-compatible runs on later releases too" in found.advice
 
 
 def test_a_version_compatible_plan_runs_on_later_releases_alone(tmp_path: Path):
@@ -272,6 +273,7 @@ def test_the_verb_tells_obstacles_and_ways_out(tmp_path: Path, capsys, monkeypat
     assert "-> run it on a machine with one" in said
     assert "built by tensorrt-rtx 1.6.0.1, and this machine has 1.7.1.116" in said
     assert "edgeseg build FOLDER --target tensorrt-rtx'" in said
+    assert "--version-compatible" not in said, "TensorRT-RTX has no such flag"
     found = json.loads((tmp_path / "out.json").read_text())["folder"]
     assert [set(o) for o in found["obstacles"]] == [{"why", "advice"}] * 2
 

@@ -6,9 +6,9 @@
 `write` makes inputs.npz and expected.npz: scores through every decode, frames through every
 preparation, street frames through each NETWORK (model folders for ONNX Runtime). `check` computes
 them again from inputs.npz by every instruction set that is there and by numpy, and ends with 1
-where a byte differs, but for INT8 networks: which nodes ONNX Runtime takes together in whole
-numbers differs between processors, so of their labels MOST may differ. Only the bare runtime is
-needed.
+where a byte differs, but for INT8 networks: ONNX Runtime's float sums differ in their last bit
+between processors, and a quantiser makes a whole step of it (docs/arm.md), so of their labels MOST
+may differ. Only the bare runtime is needed.
 """
 
 from __future__ import annotations

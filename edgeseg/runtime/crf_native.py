@@ -59,7 +59,7 @@ def lattice_filter(
     assert isinstance(on, NativeLattice), "a lattice is filtered where it was made"
     pixels, channels = _checked(values, norm, sums)
     if channels not in on.rooms:
-        on.rooms[channels] = np.empty((on.vertices, channels), np.float32)
+        on.rooms[channels] = np.empty((2, on.vertices + 1, channels), np.float32)
     failed = _library().edgeseg_lattice_filter(
         _at(on.corners), _at(on.shares), _at(on.neighbours), _at(on.starts), _at(on.members),
         _at(on.parts), ctypes.c_int64(pixels), ctypes.c_int64(on.vertices),

@@ -19,7 +19,7 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
-enum { NO_MEMORY = -1, FOUR = 4, MOST_AXES = 8, FIRST_SLOTS = 1 << 15, PIECES = 8 };
+enum { NO_MEMORY = -1, FOUR = 4, MOST_AXES = 8, FIRST_SLOTS = 1 << 15, PIECES = 8, TOGETHER = 48 };
 
 /* ---- threads --------------------------------------------------------------------------------- */
 
@@ -186,21 +186,40 @@ static void place(void *job, void *room, int64_t first, int64_t last)
     }
 }
 
+/* Coordinates that are looked up together: the memory of all of them is fetched meanwhile. */
+typedef struct {
+    int32_t keys[TOGETHER][MOST_AXES];
+    int32_t count;
+} Batch;
+
+static void fetch(const Table *table, const Batch *batch)
+{
+    uint64_t at[TOGETHER];
+    for (int32_t n = 0; n < batch->count; n++)
+        __builtin_prefetch(table->slots + (at[n] = slot_of(table, batch->keys[n])));
+    for (int32_t n = 0; n < batch->count; n++)
+        if (table->slots[at[n]])
+            __builtin_prefetch(table->keys + (int64_t)(table->slots[at[n]] - 1) * table->axes);
+}
+
 /* Numbers for the vertices around the pixels, in the order they are met: one thread's work. */
 static int number(Making *making)
 {
     const int32_t d = making->table.axes;
-    int32_t key[MOST_AXES];
-    for (int64_t p = 0; p < making->pixels; p++) {
-        const int32_t *base = making->homes + p * (2 * d + 1), *rank = base + d;
-        for (int32_t r = 0; r <= d; r++) {
+    const int64_t all = making->pixels * (d + 1);
+    Batch batch;
+    for (int64_t first = 0; first < all; first += batch.count) {
+        batch.count = (int32_t)(all - first < TOGETHER ? all - first : TOGETHER);
+        for (int32_t n = 0; n < batch.count; n++) {
+            const int32_t r = (int32_t)((first + n) % (d + 1));
+            const int32_t *base = making->homes + (first + n) / (d + 1) * (2 * d + 1);
             for (int32_t i = 0; i < d; i++)
-                key[i] = base[i] + r - (rank[i] > d - r ? d + 1 : 0);
-            int32_t found = vertex(&making->table, key);
-            if (found < 0)
-                return 0;
-            making->corners[p * (d + 1) + r] = found;
+                batch.keys[n][i] = base[i] + r - (base[d + i] > d - r ? d + 1 : 0);
         }
+        fetch(&making->table, &batch);
+        for (int32_t n = 0; n < batch.count; n++)
+            if ((making->corners[first + n] = vertex(&making->table, batch.keys[n])) < 0)
+                return 0;
     }
     return 1;
 }
@@ -220,18 +239,24 @@ static void join(void *job, void *room, int64_t first, int64_t last)
 {
     const Making *making = job;
     const Table *table = &making->table;
-    int32_t d = table->axes, key[MOST_AXES];
+    const int32_t d = table->axes;
+    Batch batch;
     (void)room;
     for (int32_t axis = 0; axis <= d; axis++) {
         int32_t *beside = making->neighbours + axis * table->count * 2;
-        for (int64_t v = first; v < last; v++) {
-            for (int32_t i = 0; i < d; i++)
-                key[i] = table->keys[v * d + i] + (i == axis ? d : -1);
-            const int32_t found = table->slots[find(table, key)];
-            if (!found)
-                continue;
-            beside[2 * v] = found - 1;
-            beside[2 * (found - 1) + 1] = (int32_t)v;
+        for (int64_t from = first; from < last; from += batch.count) {
+            batch.count = (int32_t)(last - from < TOGETHER ? last - from : TOGETHER);
+            for (int32_t n = 0; n < batch.count; n++)
+                for (int32_t i = 0; i < d; i++)
+                    batch.keys[n][i] = table->keys[(from + n) * d + i] + (i == axis ? d : -1);
+            fetch(table, &batch);
+            for (int32_t n = 0; n < batch.count; n++) {
+                const int32_t found = table->slots[find(table, batch.keys[n])];
+                if (!found)
+                    continue;
+                beside[2 * (from + n)] = found - 1;
+                beside[2 * (found - 1) + 1] = (int32_t)(from + n);
+            }
         }
     }
 }

@@ -4,7 +4,7 @@
  * processor, has the same bits: no step is fused.
  */
 
-enum { BLOCK = 24 };
+enum { BLOCK = 24, AHEAD = 8 };
 
 #if defined(__x86_64__)
 #define WIDE __attribute__((target("avx2")))
@@ -40,12 +40,13 @@ static int is_wide(void) { return 0; }
     }
 #define BY(name) (is_wide() ? name##_wide : name##_c)
 
-/* Of the lattice's filter: `held` (count, channels) is what its vertices hold. */
+/* Of the lattice's filter: `now` and `next` are (count + 1, channels); their last row, of vertices that
+ * are not there, is zero. */
 typedef struct {
     const int32_t *corners, *neighbours, *members;
     const int64_t *starts;
     const float *shares, *parts, *taps, *values, *norm;
-    float *held, *sums;
+    float *now, *next, *sums;
     int64_t pixels, count, height, width;
     int32_t axes, channels, radius;
     float weight;
@@ -57,46 +58,45 @@ INLINE void add(float *sums, const float *from, float by, int32_t n)
         sums[c] += by * from[c];
 }
 
+/* A row that is read soon. */
+INLINE void fetch_row(const float *row, int32_t n)
+{
+    __builtin_prefetch(row);
+    __builtin_prefetch(row + n - 1);
+}
+
 /* Vertices: what the pixels around each give it. */
 INLINE void splat(const Filter *f, void *room, int64_t first, int64_t last, int32_t at, int32_t n)
 {
+    const int64_t all = f->starts[f->count];
     (void)room;
     for (int64_t v = first; v < last; v++) {
         float sums[BLOCK] = {0};
         for (int64_t k = f->starts[v]; k < f->starts[v + 1]; k++) {
             const int64_t p = f->members[k];
+            const int64_t soon = f->members[k + AHEAD < all ? k + AHEAD : k];
+            fetch_row(f->values + soon * f->channels + at, n);
             add(sums, f->values + p * f->channels + at, f->norm[p] * f->parts[k], n);
         }
-        memcpy(f->held + v * f->channels + at, sums, (size_t)n * sizeof *sums);
+        memcpy(f->now + v * f->channels + at, sums, (size_t)n * sizeof *sums);
     }
 }
 IN_BLOCKS(splat)
 
-/* Vertices: each is mixed with its neighbours along an axis, whose `neighbours` those are; in place,
- * from the first of each line of neighbours to its last. Most stand alone. */
+/* Vertices: each is mixed with its neighbours along an axis, whose `neighbours` those are. */
 INLINE void blur(const Filter *f, void *room, int64_t first, int64_t last, int32_t at, int32_t n)
 {
-    const int32_t none = (int32_t)f->count;
     (void)room;
     for (int64_t v = first; v < last; v++) {
-        if (f->neighbours[2 * v] != none) continue;
-        float before[BLOCK] = {0}, here[BLOCK], behind[BLOCK];
-        float *to = f->held + v * f->channels + at;
-        memcpy(here, to, (size_t)n * sizeof *to);
-        for (int32_t next = f->neighbours[2 * v + 1];; next = f->neighbours[2 * (int64_t)next + 1]) {
-            float *from = next == none ? NULL : f->held + (int64_t)next * f->channels + at;
-            if (from)
-                memcpy(behind, from, (size_t)n * sizeof *from);
-            else
-                memset(behind, 0, sizeof behind);
-            for (int32_t c = 0; c < n; c++) {
-                to[c] = 0.5f * here[c] + 0.25f * (before[c] + behind[c]);
-                before[c] = here[c];
-                here[c] = behind[c];
-            }
-            if (!from) break;
-            to = from;
-        }
+        const int64_t ahead = 2 * (v + AHEAD < f->count ? v + AHEAD : v);
+        for (int32_t side = 0; side < 2; side++)
+            fetch_row(f->now + (int64_t)f->neighbours[ahead + side] * f->channels + at, n);
+        const float *here = f->now + v * f->channels + at;
+        const float *before = f->now + (int64_t)f->neighbours[2 * v] * f->channels + at;
+        const float *behind = f->now + (int64_t)f->neighbours[2 * v + 1] * f->channels + at;
+        float *out = f->next + v * f->channels + at;
+        for (int32_t c = 0; c < n; c++)
+            out[c] = 0.5f * here[c] + 0.25f * (before[c] + behind[c]);
     }
 }
 IN_BLOCKS(blur)
@@ -105,12 +105,16 @@ IN_BLOCKS(blur)
 INLINE void slice(const Filter *f, void *room, int64_t first, int64_t last, int32_t at, int32_t n)
 {
     const int32_t each = f->axes + 1;
+    const int64_t all = f->pixels * each;
     (void)room;
     for (int64_t p = first; p < last; p++) {
         float sums[BLOCK], scale = f->weight * f->norm[p];
         memcpy(sums, f->sums + p * f->channels + at, (size_t)n * sizeof *sums);
-        for (int64_t r = p * each; r < (p + 1) * each; r++)
-            add(sums, f->held + (int64_t)f->corners[r] * f->channels + at, scale * f->shares[r], n);
+        for (int64_t r = p * each; r < (p + 1) * each; r++) {
+            const int64_t soon = f->corners[r + 2 * each < all ? r + 2 * each : r];
+            fetch_row(f->now + soon * f->channels + at, n);
+            add(sums, f->now + (int64_t)f->corners[r] * f->channels + at, scale * f->shares[r], n);
+        }
         memcpy(f->sums + p * f->channels + at, sums, (size_t)n * sizeof *sums);
     }
 }
@@ -145,23 +149,29 @@ INLINE void spread(const Filter *f, void *room, int64_t first, int64_t last, int
 }
 IN_BLOCKS(spread)
 
-/* Both sums of a lattice: splat, blur along each of its axes, slice. `held` has room for (count,
- * channels). 0, or NO_MEMORY. */
+/* Both sums of a lattice: splat, blur along each of its axes, slice. `held` has room for two times
+ * (count + 1, channels). 0, or NO_MEMORY. */
 EXPORT int32_t edgeseg_lattice_filter(
     const int32_t *corners, const float *shares, const int32_t *neighbours, const int64_t *starts,
     const int32_t *members, const float *parts, int64_t pixels, int64_t count, int32_t axes,
     int32_t channels, int32_t threads, float *held, const float *values, const float *norm,
     float weight, float *sums)
 {
+    const int64_t rows = (count + 1) * channels;
     Filter f = {
         .corners = corners, .shares = shares, .starts = starts, .members = members, .parts = parts,
-        .pixels = pixels, .count = count, .axes = axes, .channels = channels, .held = held,
-        .values = values, .norm = norm, .weight = weight, .sums = sums,
+        .pixels = pixels, .count = count, .axes = axes, .channels = channels, .now = held,
+        .next = held + rows, .values = values, .norm = norm, .weight = weight, .sums = sums,
     };
+    memset(held + rows - channels, 0, (size_t)channels * sizeof *held);
+    memset(held + 2 * rows - channels, 0, (size_t)channels * sizeof *held);
     int failed = share(&f, BY(splat), count, threads, 0);
     for (int64_t axis = 0; axis <= axes && !failed; axis++) {
         f.neighbours = neighbours + axis * count * 2;
         failed = share(&f, BY(blur), count, threads, 0);
+        float *last = f.now;
+        f.now = f.next;
+        f.next = last;
     }
     return failed ? failed : share(&f, BY(slice), pixels, threads, 0);
 }

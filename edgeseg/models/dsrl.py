@@ -117,7 +117,7 @@ class DSRL(Wrapper):
         """
         features = self.features(image)
         scores = self.head(features)
-        result = {"logits": self.upsample(scores), "scores": scores}
+        result = {"logits": self.upsample(scores), **self.seen(features, scores)}
         if self.sisr is not None:
             result["image"], structure = self.sisr(features, (image.shape[2], image.shape[3]))
             if self.transform is not None:

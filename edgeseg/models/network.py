@@ -37,6 +37,8 @@ class Network(nn.Module, ABC):
     """Modules that only training needs; `deploy` removes them."""
     least_batch = 1
     """Frames that a process trains on at least: 2 where the mean of a whole frame is normalised."""
+    watched = ""
+    """A map of `watchable` that training gets as "feature" beside the logits."""
     upsample: nn.Module
 
     @abstractmethod
@@ -65,8 +67,22 @@ class Network(nn.Module, ABC):
 
     def outputs(self, image: torch.Tensor) -> Maps:
         """What the losses of `edgeseg.training.losses` ask for; "logits" is always among them."""
-        scores = self.scores(image)
-        return {"logits": self.upsample(scores), "scores": scores}
+        features = self.features(image)
+        scores = self.head(features)
+        return {"logits": self.upsample(scores), **self.seen(features, scores)}
+
+    @torch.no_grad()
+    def watchable(self) -> tuple[str, ...]:
+        """What `watched` may name: the features, from fine to deep, and "scores"."""
+        training, side = self.training, 2 * self.divisor
+        maps = self.eval().features(torch.zeros(1, 3, side, side))
+        self.train(training)
+        return *maps, "scores"
+
+    def seen(self, features: Maps, scores: torch.Tensor) -> Maps:
+        """The scores, and the watched map if any: a part of `outputs`."""
+        found = {"scores": scores}
+        return found | {"feature": (features | found)[self.watched]} if self.watched else found
 
     def is_head(self, parameter: str) -> bool:
         """Whether a parameter of that name is behind the encoder: it may learn at another rate."""
@@ -79,7 +95,7 @@ class Network(nn.Module, ABC):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor | Maps:
         """Logits at `scale` times the size of the input; in training `outputs`, with branches."""
-        if self.training and self.branches():
+        if self.training and (self.branches() or self.watched):
             return self.outputs(image)
         return cast("torch.Tensor", self.upsample(self.scores(image)))
 

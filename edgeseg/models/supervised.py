@@ -36,7 +36,7 @@ class Supervised(Network):
         features = self.features(image)
         decoded = self.decode(features)
         logits = self.upsample(decoded["scores"])
-        result = {"logits": logits, "scores": decoded["scores"]}
+        result = {"logits": logits, **self.seen(features, decoded["scores"])}
         seen = features | decoded
         for name, head in ({} if self.auxiliary is None else self.auxiliary).items():
             result[f"aux_{name}"] = resize_like(head(seen[name]), logits)

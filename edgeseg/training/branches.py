@@ -18,6 +18,7 @@ from edgeseg.training.batches import Asked, Batch
 from edgeseg.training.losses import NO_VOID, CrossEntropy, Loss, Term
 from edgeseg.training.mask_losses import MaskLoss
 from edgeseg.training.plan import Recipe
+from edgeseg.training.plan_losses import DsrlPlan
 
 EPS = 1e-6
 """Keeps the affinity of a pixel without features (all zero behind a ReLU) at 0 instead of nan."""
@@ -124,6 +125,16 @@ class CompressedDistance:
         return {"compressed": Term((error * whole).sum() / (r * r), whole.sum())}
 
 
+def branch_losses(plan: DsrlPlan, model: Network) -> list[Loss]:
+    """What the branches of `+dsrl` that are on are trained by, whatever the outputs mean."""
+    losses: list[Loss] = []
+    if isinstance(model, DSRL) and model.sisr is not None:
+        losses.append(Weighted(squared_error, plan.mse))
+    if isinstance(model, DSRL) and model.transform is not None:
+        losses.append(Weighted(AffinityDistance(plan.subsample), plan.fa))
+    return losses
+
+
 def build_loss(
     recipe: Recipe,
     model: Network,
@@ -144,11 +155,7 @@ def build_loss(
         parts = [Weighted(entropy, plan.cross_entropy)]
         if plan.compressed:
             parts.append(Weighted(CompressedDistance(model.upsample), plan.compressed))
-    if isinstance(model, DSRL) and model.sisr is not None:
-        parts.append(Weighted(squared_error, recipe.dsrl.mse))
-    if isinstance(model, DSRL) and model.transform is not None:
-        distance = AffinityDistance(recipe.dsrl.subsample)
-        parts.append(Weighted(distance, recipe.dsrl.fa))
+    parts += branch_losses(recipe.dsrl, model)
     if isinstance(model, Supervised) and model.branches():
         share = recipe.loss.auxiliary
         given = {name: share * weight for name, weight in model.AUXILIARY.items()}

@@ -58,6 +58,8 @@ class OnnxModule(nn.Module):
     def __init__(self, model: onnx.ModelProto, output: str) -> None:
         super().__init__()
         self.output = output
+        self.watched = ""
+        self._taken: dict[str, Tensor] = {}
         self.input = model.graph.input[0].name
         self.steps = _steps(model, output)
         self._attributes_of: dict[str, str] = {}
@@ -113,10 +115,17 @@ class OnnxModule(nn.Module):
         for i, step in enumerate(self.steps):
             operator = OPERATORS[step.op]
             values[step.output] = operator(self.operands(step, values), step.attributes)
+            if step.output == self.watched:
+                self._taken[step.output] = values[step.output]
             for name in step.inputs:
                 if self._last_reader[name] == i:
                     self.forget(name, values)
         return values[self.output]
+
+    def taken(self) -> dict[str, Tensor]:
+        """The tensor named by `watched`, of the last forward pass; it is kept no longer."""
+        taken, self._taken = self._taken, {}
+        return taken
 
     def forget(self, name: str, values: dict[str, Tensor]) -> None:
         """Drop a value that nothing reads any more."""

@@ -14,6 +14,7 @@ from edgeseg.models import CLASSIFIERS, REFINERS, WRAPPERS
 from edgeseg.training.plan_losses import (
     DsrlPlan,
     DupsamplePlan,
+    FeaturePlan,
     QatPlan,
     RefinePlan,
     TeacherPlan,
@@ -351,6 +352,8 @@ class Recipe:
         for table, key in (("optimizer", "head_lr"), ("loss", "auxiliary")):
             if kept[table][key] == 1.0:  # as before there was such a key
                 del kept[table][key]
+        if self.teacher.model and self.teacher.features == FeaturePlan():
+            del kept["teacher"]["features"]
         return _flatten(kept, "")
 
     def digest(self) -> str:

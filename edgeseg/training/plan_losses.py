@@ -111,22 +111,47 @@ class QatPlan:
 
 
 @dataclass(frozen=True)
+class FeaturePlan:
+    """One inner map of the student drawn to one of the teacher's, of whatever widths.
+
+    `kind` is "affinity", the cosines of every two cells (Liu et al. 2019), or "attention", where
+    the map is strong (Zagoruyko and Komodakis 2017). `student` and `teacher` name features, or
+    "scores" (empty: the deepest); with [qat] `student` names a tensor of the graph.
+    """
+
+    weight: float = 0.0
+    kind: str = "affinity"
+    student: str = ""
+    teacher: str = ""
+
+    def __post_init__(self) -> None:
+        least("weight", self.weight, 0)
+        among("kind", self.kind, ("affinity", "attention"))
+        if not self.weight and (self.kind, self.student, self.teacher) != ("affinity", "", ""):
+            raise ValueError("weight is 0; give [teacher.features] a weight, or leave it away")
+
+
+@dataclass(frozen=True)
 class TeacherPlan:
     """A trained checkpoint, `model` (empty: none), whose scores are learned beside the labels.
 
     `weight` of the KL divergence from its scores, softened by `temperature` (Hinton et al. 2015),
-    and of `pairs`: the likeness of every two cells of 8 x 8 pixels (Liu et al. 2019).
+    and of `pairs`: the likeness of every two cells of 8 x 8 pixels (Liu et al. 2019). `features`
+    are learned beside its scores, or alone.
     """
 
     model: str = ""
     weight: float = 1.0
     temperature: float = 1.0
     pairs: float = 0.0
+    features: FeaturePlan = FeaturePlan()
 
     def __post_init__(self) -> None:
         for key in ("weight", "pairs"):
             least(key, getattr(self, key), 0)
-        if not self.weight + self.pairs:
-            raise ValueError("weight and pairs are both 0; the teacher would teach nothing")
+        if not self.weight + self.pairs + self.features.weight:
+            raise ValueError(
+                "weight, pairs and features.weight are all 0; the teacher would teach nothing"
+            )
         if not self.temperature > 0:
             raise ValueError(f"temperature is {self.temperature}; expected a positive number")

@@ -69,9 +69,15 @@ class GraphNetwork(Network):
         self.register_buffer("std", torch.tensor(given.std).reshape(1, 3, 1, 1))
 
     def features(self, image: Tensor) -> Maps:
-        """The graph has no encoder to tell apart: its scores."""
+        """The graph has no encoder to tell apart: its scores, and the tensor that is watched."""
+        self.body.watched = self.watched
         pixels = (image * self.std + self.mean).round()
-        return {"scores": self.body(pixels.permute(0, 2, 3, 1))}
+        scores = self.body(pixels.permute(0, 2, 3, 1))
+        return {**self.body.taken(), "scores": scores}
+
+    def watchable(self) -> tuple[str, ...]:
+        """Every tensor of the graph by its ONNX name, up to the scores, and "scores"."""
+        return *(step.output for step in self.body.steps), "scores"
 
     def head(self, features: Maps) -> Tensor:
         """The scores themselves."""
@@ -91,7 +97,7 @@ def open_calibrated(
         calibrated.graph, scores, calibrated.places, calibrated.ranges, calibrated.fixed
     )
     student = _network(body, recipe, calibrated)
-    beside = open_teacher(recipe, classes, say)
+    beside = open_teacher(recipe, classes, student, say)
     if plan.distil:
         teacher = _network(OnnxModule(calibrated.teacher, scores), recipe, calibrated)
         beside = (Distillation(teacher, plan.distil, plan.temperature), *beside)

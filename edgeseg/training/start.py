@@ -100,7 +100,7 @@ def open_model(recipe: Recipe, classes: ClassTable, say: Callable[[str], None]) 
         opened = Opened(build_trainee(spec, len(classes)), spec, fresh=True)
     for size in (recipe.size, *recipe.evaluated):
         _check_size(recipe.model, size, opened.model.divisor)
-    return dataclasses.replace(opened, beside=open_teacher(recipe, classes, say))
+    return dataclasses.replace(opened, beside=open_teacher(recipe, classes, opened.model, say))
 
 
 def _open_encoder(recipe: Recipe, classes: ClassTable, say: Callable[[str], None]) -> Opened:

@@ -1,7 +1,7 @@
-"""Distillation: a trained network's scores as a second truth.
+"""Distillation: a trained network's scores as a second truth, and one of its inner maps.
 
 Hinton, Vinyals and Dean 2015 for softened scores, Liu et al. 2019 (Structured Knowledge
-Distillation, 3.2) for pairs of pixels.
+Distillation, 3.2) for pairs of pixels; `teacher_features` has the maps.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from edgeseg.errors import TrainingError
 from edgeseg.frame import format_size
 from edgeseg.labels import ClassTable
 from edgeseg.models.checkpoint import load_checkpoint
-from edgeseg.models.network import Network
+from edgeseg.models.network import Maps, Network
 from edgeseg.training.batches import Batch
 from edgeseg.training.branches import affinity
 from edgeseg.training.losses import Term
 from edgeseg.training.plan import Input, Recipe
+from edgeseg.training.plan_losses import FeaturePlan
+from edgeseg.training.teacher_features import CELL, feature_term, watch
 from edgeseg.weights import weights_folder
-
-CELL = 8
-"""Side, in pixels of the labels, of the cells whose pairs are compared."""
 
 
 class Teacher(nn.Module):
     """A network that sees the student's batch through its own normalisation.
 
-    (N, 3, H, W) normalised as `given` says -> (N, C, scale H, scale W) logits.
+    (N, 3, H, W) normalised as `given` says -> (N, C, scale H, scale W) logits, or all its outputs
+    where one of its inner maps is watched.
     """
 
     mean: Tensor
@@ -42,17 +42,21 @@ class Teacher(nn.Module):
     def __init__(self, network: Network, own: InputSpec, given: Input) -> None:
         super().__init__()
         self.network = network
+        self.inner = bool(network.watched)
         self.swap = own.order != given.order
         for name, values in (("mean", given.mean), ("std", given.std),
                              ("own_mean", own.mean), ("own_std", own.std)):  # fmt: skip
             self.register_buffer(name, torch.tensor(values).reshape(1, 3, 1, 1))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """To pixels, to the teacher's channel order and normalisation, to logits."""
+    def forward(self, images: Tensor) -> Tensor | Maps:
+        """To pixels, to the teacher's channel order and normalisation, through the network."""
         pixels = images * self.std + self.mean
         if self.swap:
             pixels = pixels.flip(1)
-        logits: Tensor = self.network((pixels - self.own_mean) / self.own_std)
+        own = (pixels - self.own_mean) / self.own_std
+        if self.inner:
+            return self.network.outputs(own)
+        logits: Tensor = self.network(own)
         return logits
 
 
@@ -61,7 +65,8 @@ class Distillation:
 
     Per pixel, times the temperature squared so that its gradient does not depend on it. All pixels
     count, labelled or not. With `pairs`, also {"pairs": term}: the mean squared difference of the
-    cosines of every two cells' scores, between student and teacher.
+    cosines of every two cells' scores, between student and teacher. With `features`, also
+    {"features": term} of the maps that both watch.
     """
 
     def __init__(
@@ -71,17 +76,24 @@ class Distillation:
         temperature: float,
         pairs: float = 0.0,
         name: str = "distil",
+        features: FeaturePlan | None = None,
     ) -> None:
         self.teacher = teacher.eval().requires_grad_(False)
-        self.name = name
+        self.name, self.features = name, features or FeaturePlan()
         self.weight, self.temperature, self.pairs = weight, temperature, pairs
 
-    def __call__(self, outputs: Tensor | dict[str, Tensor], batch: Batch) -> dict[str, Term]:
+    def __call__(self, outputs: Tensor | Maps, batch: Batch) -> dict[str, Term]:
         """Counts are the number of pixels and of pairs."""
-        found = outputs["logits"] if isinstance(outputs, dict) else outputs
         with torch.no_grad():
-            taught = self.teacher.to(batch.images.device)(batch.images).float()
-        found = found[:, : taught.shape[1]].float()
+            told = self.teacher.to(batch.images.device)(batch.images)
+        terms = self._scores(_logits(outputs), _logits(told))
+        if self.features.weight:
+            assert isinstance(outputs, dict)  # both watch a map
+            terms["features"] = feature_term(self.features, outputs, told, batch)
+        return terms
+
+    def _scores(self, found: Tensor, taught: Tensor) -> dict[str, Term]:
+        found = found[:, : taught.shape[1]]
         if taught.shape[2:] != found.shape[2:]:
             taught = functional.interpolate(
                 taught, found.shape[2:], mode="bilinear", align_corners=False
@@ -106,10 +118,14 @@ class Distillation:
         return Term(error.sum(), error.new_tensor(error.numel()), self.pairs)
 
 
+def _logits(outputs: Tensor | Maps) -> Tensor:
+    return (outputs["logits"] if isinstance(outputs, dict) else outputs).float()
+
+
 def open_teacher(
-    recipe: Recipe, classes: ClassTable, say: Callable[[str], None]
+    recipe: Recipe, classes: ClassTable, student: Network, say: Callable[[str], None]
 ) -> tuple[Distillation, ...]:
-    """The loss that `[teacher]` asks for, none without a teacher.
+    """The loss that `[teacher]` asks of `student`, none without a teacher.
 
     TrainingError for one of other classes, or that can't take the recipe's size.
     """
@@ -130,6 +146,13 @@ def open_teacher(
         )
     network.cut(len(classes))
     network.deploy()
-    say(f"teacher {plan.model}: {manifest.model.name if manifest.model else manifest.name}")
+    said = f"teacher {plan.model}: {manifest.model.name if manifest.model else manifest.name}"
+    if plan.features.weight:
+        watch(student, plan.features.student, "student")
+        watch(network, plan.features.teacher, "teacher")
+        said += f"; its map '{network.watched}' teaches '{student.watched}'"
+    say(said)
     teacher = Teacher(network, manifest.input, recipe.input)
-    return (Distillation(teacher, plan.weight, plan.temperature, plan.pairs, "teacher"),)
+    return (
+        Distillation(teacher, plan.weight, plan.temperature, plan.pairs, "teacher", plan.features),
+    )

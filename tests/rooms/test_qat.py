@@ -21,7 +21,7 @@ from edgeseg.calibration.qdq import write_qdq
 from edgeseg.calibration.ranges import network_sha256, read_table
 from edgeseg.cli import main
 from edgeseg.dataset import open_dataset
-from edgeseg.errors import BundleError, EdgesegError, RecipeError, UsageError
+from edgeseg.errors import BundleError, EdgesegError, RecipeError, TrainingError, UsageError
 from edgeseg.export.gate import Budget
 from edgeseg.graph import initializers, read_graph
 from edgeseg.models.network import build_model
@@ -34,8 +34,10 @@ from edgeseg.pipeline.plan import Plan, Source
 from edgeseg.pipeline.quantise import Quantiser, calibrate
 from edgeseg.recipe import read_recipe
 from edgeseg.runtime.engine import EngineOptions
+from edgeseg.training.batches import Batch
 from edgeseg.training.fake_quant import QuantisedModule
 from edgeseg.training.plan import Recipe
+from edgeseg.training.qat import open_calibrated
 from edgeseg.training.step import Stepper
 
 pytestmark = [pytest.mark.rooms, pytest.mark.usefixtures("one_thread", "remembered")]
@@ -385,3 +387,34 @@ def test_the_size_is_the_exported_one(recipe, start):
     asked = read_recipe(Recipe, recipe, (f'qat.model="{start}"', "size=[60, 96]"))
     with pytest.raises(UsageError, match="multiples of 8; 60x96 is not"):
         qat.prepare(asked, silent)
+
+
+def test_a_teacher_teaches_a_tensor_of_the_graph(recipe, start, data):
+    """By its ONNX name; what stands before it learns, what stands behind it does not."""
+    asked = (f'qat.model="{start}"', "qat.distil=0.0", 'teacher.model="espnet_q8_camvid"',
+             "teacher.weight=0.0", "teacher.features.weight=1.0")  # fmt: skip
+    plain = read_recipe(Recipe, recipe, asked)
+    calibrated = qat.prepare(plain, silent)
+    convolutions = [node for node in calibrated.graph.graph.node if node.op_type == "Conv"]
+    name = convolutions[3].output[0]
+    taught = read_recipe(Recipe, recipe, (*asked, f'teacher.features.student="{name}"'))
+    said: list[str] = []
+    classes = open_dataset(taught.data, "train").classes
+    opened = open_calibrated(calibrated, taught, classes, said.append)
+    assert f"its map 'level3' teaches '{name}'" in said[0]
+    images = torch.randn(2, 3, 64, 96)
+    batch = Batch(images, torch.zeros(2, 64, 96).long(), ("a", "b"))
+    (teach,) = opened.beside
+    terms = teach(opened.model.train()(images), batch)
+    assert list(terms) == ["features"]
+    terms["features"].total.backward()
+    learnt = {n for n, p in opened.model.named_parameters() if p.grad is not None and p.grad.any()}
+    first, last = (
+        "body.constant|" + node.input[1].replace(".", "|")
+        for node in (convolutions[0], convolutions[-1])
+    )
+    assert first in learnt
+    assert last not in learnt
+    wrong = read_recipe(Recipe, recipe, (*asked, 'teacher.features.student="level3"'))
+    with pytest.raises(TrainingError, match=r"student is 'level3', which is no map of the student"):
+        open_calibrated(calibrated, wrong, classes, silent)

@@ -13,12 +13,13 @@ from edgeseg.bundle import InputSpec, ModelSpec
 from edgeseg.cli import main
 from edgeseg.errors import TrainingError
 from edgeseg.labels import CLASS_TABLES, ClassTable
-from edgeseg.models.network import build_model
+from edgeseg.models.network import Maps, Network, build_model
 from edgeseg.training.batches import Batch
 from edgeseg.training.branches import build_loss
 from edgeseg.training.plan import Input, Recipe
-from edgeseg.training.plan_losses import TeacherPlan
+from edgeseg.training.plan_losses import FeaturePlan, TeacherPlan
 from edgeseg.training.teacher import Distillation, Teacher, open_teacher
+from edgeseg.training.teacher_features import affinity_error, attention_error, feature_term
 
 pytestmark = pytest.mark.torch
 
@@ -35,6 +36,21 @@ class Known(torch.nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.logits
+
+
+class Seeing(Network):
+    """Gives what it sees."""
+
+    def features(self, image: torch.Tensor) -> Maps:
+        return {"image": image}
+
+    def head(self, features: Maps) -> torch.Tensor:
+        return features["image"]
+
+    def upsample(self, scores: torch.Tensor) -> torch.Tensor:
+        return scores
+
+    def cut(self, outputs: int) -> None: ...
 
 
 def batch() -> Batch:
@@ -55,7 +71,7 @@ def test_the_teacher_sees_the_same_pixels_in_its_own_order_and_normalisation():
     mean = torch.tensor(given.mean).reshape(1, 3, 1, 1)
     std = torch.tensor(given.std).reshape(1, 3, 1, 1)
     own = InputSpec("bgr", (1.0, 2.0, 3.0), (5.0, 5.0, 5.0))
-    seen = Teacher(torch.nn.Identity(), own, given)((pixels - mean) / std)
+    seen = Teacher(Seeing(), own, given)((pixels - mean) / std)
     wanted = (pixels.flip(1) - torch.tensor(own.mean).reshape(1, 3, 1, 1)) / 5.0
     torch.testing.assert_close(seen, wanted, rtol=1e-5, atol=1e-4)
 
@@ -115,9 +131,9 @@ def taught(**keys: object) -> Recipe:
 
 def test_a_shipped_teacher_stands_beside_cross_entropy():
     said: list[str] = []
-    (loss,) = open_teacher(taught(), CLASS_TABLES["camvid11"], said.append)
-    assert said == ["teacher espnet_q8_camvid: espnet_q8"]
     student = build_model(ModelSpec("espnet_q3"), 11).train()
+    (loss,) = open_teacher(taught(), CLASS_TABLES["camvid11"], student, said.append)
+    assert said == ["teacher espnet_q8_camvid: espnet_q8"]
     both = build_loss(taught(), student, 11, None, (loss,))
     images = torch.randn(2, 3, 32, 64)
     terms = both(student(images), Batch(images, torch.zeros(2, 32, 64).long(), ("a", "b")))
@@ -127,21 +143,24 @@ def test_a_shipped_teacher_stands_beside_cross_entropy():
 
 def test_a_teacher_of_other_classes_is_refused():
     with pytest.raises(TrainingError, match=r"knows the classes of 'camvid11', the data those of"):
-        open_teacher(taught(), CLASS_TABLES["cityscapes19"], print)
+        open_teacher(taught(), CLASS_TABLES["cityscapes19"], Seeing(), print)
 
 
 def test_a_teacher_that_can_not_take_the_size_is_refused():
     recipe = Recipe(**{**ASKED, "size": (40, 64)}, teacher=TeacherPlan("dfanet_b_camvid"))
     table: ClassTable = CLASS_TABLES["camvid11"]
     with pytest.raises(TrainingError, match=r"multiples of \d+; size is 40x64"):
-        open_teacher(recipe, table, print)
+        open_teacher(recipe, table, Seeing(), print)
 
 
 @pytest.mark.parametrize(
     ("plan", "said"),
     [
         ({"weight": -1.0}, "weight is -1.0; expected 0 or more"),
-        ({"weight": 0.0}, "weight and pairs are both 0; the teacher would teach nothing"),
+        (
+            {"weight": 0.0},
+            "weight, pairs and features.weight are all 0; the teacher would teach nothing",
+        ),
         ({"temperature": 0.0}, "temperature is 0.0; expected a positive number"),
     ],
 )
@@ -156,6 +175,86 @@ def test_a_recipe_without_a_teacher_is_what_it_was():
     assert taught().what_matters()["teacher.weight"] == 0.5
     with pytest.raises(ValueError, match=r"\[teacher\] names no checkpoint: give --teacher"):
         Recipe(**ASKED, teacher=TeacherPlan(pairs=1.0))
+
+
+# Inner maps
+
+
+def test_affinity_of_maps_of_other_widths_and_sizes():
+    """Two cells: the student's two channels at right angles, the teacher's three alike."""
+    student = torch.zeros(1, 2, 1, 4)
+    student[0, 0, 0, :2] = student[0, 1, 0, 2:] = 1.0
+    total, count = affinity_error(student, torch.ones(1, 3, 1, 2), (1, 2))
+    assert float(total) / count == pytest.approx(0.5)  # 2 of 4 pairs: 0 against 1
+    assert count == 4
+
+
+def test_attention_is_where_a_map_is_strong():
+    """Energies (9, 16) and (1, 0): of length one (0.49, 0.87) and (1, 0)."""
+    student = torch.tensor([3.0, 4.0]).reshape(1, 1, 1, 2).expand(2, 5, 1, 2)
+    teacher = torch.tensor([1.0, 0.0]).reshape(1, 1, 1, 2).expand(2, 7, 1, 2)
+    total, frames = attention_error(student, teacher, (1, 2))
+    a, b = 9 / math.hypot(9, 16), 16 / math.hypot(9, 16)
+    assert float(total) == pytest.approx(2 * ((1 - a) ** 2 + b**2))
+    assert frames == 2
+
+
+@pytest.mark.parametrize("host", ["espnet_q3", "pspnet_r18", "espnetc_q3+dsrl"])
+@pytest.mark.parametrize("kind", ["affinity", "attention"])
+def test_a_named_map_is_taught_and_the_rest_behind_it_is_not(host, kind):
+    """A plain network, one with auxiliary heads, a wrapped one."""
+    options = {"width": 0.125} if host.startswith("pspnet") else {}
+    student = build_model(ModelSpec(host, options), 11)
+    name = student.watchable()[-2]
+    plan = FeaturePlan(2.0, kind, name, "level2")
+    recipe = Recipe(**ASKED, teacher=TeacherPlan("espnet_q8_camvid", 0.0, features=plan))
+    said: list[str] = []
+    (loss,) = open_teacher(recipe, CLASS_TABLES["camvid11"], student, said.append)
+    assert said == [f"teacher espnet_q8_camvid: espnet_q8; its map 'level2' teaches '{name}'"]
+    images = torch.randn(2, 3, 32, 64)
+    terms = loss(student.train()(images), Batch(images, torch.zeros(2, 32, 64).long(), ("a", "b")))
+    assert list(terms) == ["features"]
+    assert terms["features"].weight == 2.0
+    terms["features"].total.backward()
+    touched = {n for n, p in student.named_parameters() if p.grad is not None and p.grad.any()}
+    assert touched
+    assert not [n for n in touched if student.is_head(n)]
+    with torch.no_grad():
+        assert isinstance(student.eval()(images), torch.Tensor)
+
+
+def test_a_map_that_is_none_is_refused():
+    student = build_model(ModelSpec("espnet_q3"), 11)
+    for key in ("student", "teacher"):
+        said = f"'level9', which is no map of the {key}. Did you mean"
+        plan = FeaturePlan(1.0, **{key: "level9"})
+        recipe = Recipe(**ASKED, teacher=TeacherPlan("espnet_q8_camvid", features=plan))
+        with pytest.raises(TrainingError, match=rf"\[teacher.features\] {key} is {said}"):
+            open_teacher(recipe, CLASS_TABLES["camvid11"], student, print)
+    flat, maps = {"feature": torch.zeros(2, 5)}, {"feature": torch.zeros(2, 5, 1, 1)}
+    with pytest.raises(TrainingError, match=r"the map of the teacher has shape \(2, 5\); expected"):
+        feature_term(FeaturePlan(1.0), maps, flat, batch())
+
+
+@pytest.mark.parametrize(
+    ("plan", "said"),
+    [
+        ({"weight": -1.0}, "weight is -1.0; expected 0 or more"),
+        ({"weight": 1.0, "kind": "afinity"}, "kind is 'afinity'; expected affinity, attention"),
+        ({"kind": "attention"}, "weight is 0; give [teacher.features] a weight"),
+        ({"student": "x"}, "weight is 0; give [teacher.features] a weight, or leave it away"),
+    ],
+)
+def test_what_the_table_of_features_can_not_hold(plan, said):
+    with pytest.raises(ValueError) as error:
+        FeaturePlan(**plan)
+    assert str(error.value).startswith(said)
+
+
+def test_a_recipe_without_features_is_what_it_was():
+    assert not [key for key in taught().what_matters() if key.startswith("teacher.features")]
+    plan = TeacherPlan("x", features=FeaturePlan(0.5))
+    assert Recipe(**ASKED, teacher=plan).what_matters()["teacher.features.kind"] == "affinity"
 
 
 # The whole
@@ -177,3 +276,15 @@ def test_a_run_learns_from_a_teacher(tmp_path, recipe_file):
     assert losses(second)[0] > losses(first)[0] + 0.01
     assert losses(second)[-1] < losses(second)[0]
     assert f'# --set teacher.model="{teacher}"' in (second / "recipe.toml").read_text()
+
+
+def test_a_deeplabv3plus_teaches_its_maps_to_a_light_student(tmp_path, recipe_file):
+    """Another family, width and stride; its scores are left out, so the maps alone are felt."""
+    file, teacher, alone, taught = (recipe_file(steps=2), *(tmp_path / n for n in "abc"))
+    words = ["train", str(file), "--set", "log_every=1"]
+    strong = ["--set", "model=deeplabv3plus_mobilenetv2", "--set", "options.width=0.25"]
+    assert main([*words, *strong, "--out", str(teacher)]) == 0
+    assert main([*words, "--out", str(alone)]) == 0
+    words += ["--teacher", str(teacher / "checkpoint"), "--set", "teacher.weight=0.0"]
+    assert main([*words, "--set", "teacher.features.weight=1.0", "--out", str(taught)]) == 0
+    assert losses(taught)[0] > losses(alone)[0] + 0.001

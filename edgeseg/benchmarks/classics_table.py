@@ -1,17 +1,26 @@
 """CLASSICS.md: what the classic systems cost, published beside counted, and how long they take.
 
 `python -m edgeseg.benchmarks.classics_table benchmarks/CLASSICS.md RESULTS.json...` writes it from
-results of `edgeseg bench`; `--check` writes nothing and fails when the file is not what they say.
+results of `edgeseg bench` (or of `edgeseg.pipeline.classics`) and of `edgeseg study`, as many as
+there are; `--check` writes nothing and fails when the file is not what they say.
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from edgeseg.benchmarks.pages import Page, read_content, table
-from edgeseg.benchmarks.rows import engine_name, in_order, number, p50, precision_name, size_name
+from edgeseg.benchmarks.rows import (
+    disturbance,
+    engine_name,
+    in_order,
+    number,
+    p50,
+    precision_name,
+)
 from edgeseg.frame import format_size
 from edgeseg.models import MODELS, WORK
 from edgeseg.models.figures import FIGURES
@@ -28,10 +37,18 @@ how each is made, [suites/classics.toml](suites/classics.toml) how it is trained
 
 For 19 classes, as deployed: without auxiliary heads. Published figures stand beside what is counted
 in their own setting (classes, size, auxiliary head); operations are halved to MACs."""
-LATENCY = """## Latency
+LATENCY = """## Latency and memory
 
-Measured by the commands below; a name with "(random weights)" was timed and not trained."""
+Nobody trained these: what they say is worth nothing, what they cost is what they cost. Milliseconds
+are the median of a call, frame to labels; (n) where there are fewer than 20 calls. MiB are the most
+that the process held."""
+TRAINED = """## After a short training
+
+Each learned from fresh weights (no ImageNet) for the same few steps on small synthetic streets: it
+can be trained, no more. Beside it stands the majority class: the same class for every pixel."""
 NONE = "No result yet: [README.md](README.md#the-classic-systems) has the commands."
+BENCH = ("command", "results", "failed")
+STUDY = ("command", "runs", "missing")
 
 
 def classics() -> list[str]:
@@ -40,9 +57,10 @@ def classics() -> list[str]:
     return names[names.index(FIRST) :]
 
 
-def page(results: list[dict[str, Any]]) -> str:
-    """Results of `edgeseg bench` -> Markdown."""
-    return "\n\n".join([TITLE, _work(), LATENCY, _latency(results)]) + "\n"
+def page(results: list[dict[str, Any]], studies: list[dict[str, Any]]) -> str:
+    """Results of `edgeseg bench` and of `edgeseg study` -> Markdown."""
+    parts = [TITLE, _work(), LATENCY, _latency(results), TRAINED, _trained(studies)]
+    return "\n\n".join(parts) + "\n"
 
 
 def _work() -> str:
@@ -71,30 +89,88 @@ def _value(value: float | None) -> str:
 
 
 def _latency(results: list[dict[str, Any]]) -> str:
-    if not results:
-        return NONE
     rows = in_order([row for content in results for row in content["results"]])
-    head = ("system", "engine", "precision", "size", "threads", "p50 ms", "peak MiB", "mIoU")
-    lines = [
-        (row["model"], engine_name(row), precision_name(row), size_name(row), row["threads"],
-         number(p50(row), 1), number(row["peak_rss_mib"], 0), number(row["miou"], 2))
-        for row in rows
-    ]  # fmt: skip
-    cpus = dict.fromkeys(row["machine"]["cpu"] for row in rows)
+    if not rows:
+        return NONE
+    ways = sorted({(engine_name(row), precision_name(row)) for row in rows})
+    found = {_key(row): row for row in rows}
+    head = ["system", "size", *(word for way in ways for word in (" ".join(way) + " ms", "MiB"))]
+    lines = []
+    for name in classics():
+        for size in sorted({tuple(r["size"]) for r in rows if _name(r) == name}):
+            cells = [c for way in ways for c in _cells(found.get((name, size, *way)))]
+            lines.append((f"`{name}`", format_size(size), *cells))
+    about = dict.fromkeys((row["machine"]["cpu"], row["threads"]) for row in rows)
+    where = ", ".join(f"{cpu} with {threads} threads" for cpu, threads in about)
     commands = "\n".join(content["command"] for content in results)
-    return f"On {', '.join(cpus)}:\n\n{table(head, lines, words=4)}\n\n```\n{commands}\n```"
+    parts = [f"On {where}:", table(head, lines, words=2)]
+    parts += [x for x in (disturbance(rows), _failures(results)) if x]
+    return "\n\n".join([*parts, f"```\n{commands}\n```"])
+
+
+def _name(row: dict[str, Any]) -> str:
+    return str(row["model"]).partition(" ")[0]
+
+
+def _key(row: dict[str, Any]) -> tuple[Any, ...]:
+    return _name(row), tuple(row["size"]), engine_name(row), precision_name(row)
+
+
+def _cells(row: dict[str, Any] | None) -> tuple[str, str]:
+    """Milliseconds and MiB of a row; dashes for one that is not there."""
+    if row is None:
+        return number(None), number(None)
+    time, memory = p50(row), number(row["peak_rss_mib"], 0)
+    if time is not None:
+        return number(time, 1), memory
+    samples = row["latency_ms"]["samples"]
+    return f"{number(median(samples), 1)} ({len(samples)})", memory
+
+
+def _failures(results: list[dict[str, Any]]) -> str:
+    failed = [entry for content in results for entry in content["failed"]]
+    lines = [f"- {entry['folder']}: {entry['error']}" for entry in failed]
+    return "\n".join(["What failed:", "", *lines]) if lines else ""
+
+
+def _trained(studies: list[dict[str, Any]]) -> str:
+    runs = [run for content in studies for run in content["runs"]]
+    if not runs:
+        return NONE
+    head = ("system", "trained as", "size", "steps", "mIoU", "majority", "pixels right %",
+            "majority")  # fmt: skip
+    lines = []
+    for run in sorted(runs, key=lambda run: run["macs"]):
+        majority = run["majority"]
+        lines.append((
+            f"`{run['model']}`", run["variant"], format_size(tuple(run["size"])), run["steps"],
+            number(run["miou"]["value"], 1), number(majority["miou"], 1),
+            number(run["pixel_accuracy"], 1), number(majority["pixel_accuracy"], 1),
+        ))  # fmt: skip
+    missing = [name for content in studies for name in content["missing"]]
+    parts = [table(head, lines, words=3)]
+    parts += [f"Not trained yet: {', '.join(missing)}."] if missing else []
+    commands = "\n".join(content["command"] for content in studies)
+    return "\n\n".join([*parts, f"```\n{commands}\n```"])
 
 
 def _make(path: Path, results: list[Path]) -> str:
-    required = ("command", "results", "failed")
-    return page([read_content(p, required, what="'edgeseg bench'", made="edgeseg bench")
-                 for p in results])  # fmt: skip
+    benches: list[dict[str, Any]] = []
+    studies: list[dict[str, Any]] = []
+    for result in results:
+        verb, required = "bench", BENCH
+        if "runs" in read_content(result, (), what="'edgeseg bench'", made="edgeseg bench"):
+            verb, required = "study", STUDY
+        made = f"edgeseg {verb}"
+        content = read_content(result, required, what=f"'{made}'", made=made)
+        (studies if verb == "study" else benches).append(content)
+    return page(benches, studies)
 
 
 PAGE = Page(
     module="edgeseg.benchmarks.classics_table",
-    about="The page of the classic systems, from results of `edgeseg bench`.",
-    results="results.json of `edgeseg bench`",
+    about="The page of the classic systems, from results of `edgeseg bench` and `study`.",
+    results="results.json of `edgeseg bench` or `pipeline.classics`, study.json of `edgeseg study`",
     make=_make,
     several=True,
     optional=True,

@@ -30,7 +30,7 @@ from edgeseg.errors import UsageError, guess
 from edgeseg.frame import format_size, parse_size
 from edgeseg.pipeline.model import terms_of
 from edgeseg.pipeline.plan import REPORT, SIZES
-from edgeseg.pipeline.random_weights import ANY, CALIBRATION_FRAMES, make_random
+from edgeseg.pipeline.random_weights import ANY, CALIBRATION_FRAMES, GATE_FRAMES, make_random
 from edgeseg.runtime.engine import EngineOptions
 
 EXAMPLE = (
@@ -163,7 +163,11 @@ def run(args: argparse.Namespace) -> int:
     return 1 if results["failed"] or throttled else 0
 
 
-UNTRAINED: dict[str, Any] = {"budget": ANY, "calibration_frames": CALIBRATION_FRAMES}
+UNTRAINED: dict[str, Any] = {
+    "budget": ANY,
+    "calibration_frames": CALIBRATION_FRAMES,
+    "gate_frames": GATE_FRAMES,
+}
 """How networks of random weights are built: any gate will do, and few frames."""
 
 

@@ -26,7 +26,7 @@ from edgeseg.export.gate import Budget
 from edgeseg.export.targets import EXPORTERS
 from edgeseg.frame import Size, format_size
 from edgeseg.pipeline.model import find_model, resized
-from edgeseg.pipeline.plan import REPORT, RESULTS, SIZES, Plan, Say, Source
+from edgeseg.pipeline.plan import GATE_FRAMES, REPORT, RESULTS, SIZES, Plan, Say, Source
 from edgeseg.runtime.crf import CrfSpec
 from edgeseg.runtime.engine import EngineOptions
 from edgeseg.runtime.segmenter import load
@@ -57,6 +57,7 @@ class Suite:
     rule: StopRule = field(default_factory=StopRule)
     command: str = ""
     calibration_frames: int = 100
+    gate_frames: int = GATE_FRAMES
     budget: Budget = field(default_factory=Budget)
     allow_ungated: bool = False
     pace: Pace | None = None
@@ -191,7 +192,7 @@ def _built(
         return
     frames = choose_gate(suite.calib or suite.data, None, calibration=suite.calibration_frames)
     say(f"{stem}: building the float network")
-    network = make_float(source, frames.gate, say)
+    network = make_float(source, frames.gate.spread(suite.gate_frames), say)
     quantiser = None
     if "int8" in suite.precisions:
         method = Plan(targets[0], "int8").method

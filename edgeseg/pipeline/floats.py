@@ -33,6 +33,7 @@ from edgeseg.metrics import agreement
 from edgeseg.pipeline.learned import batched, read_learned
 from edgeseg.pipeline.model import find_model, resized
 from edgeseg.pipeline.plan import GATE_FRAMES, Say, Source
+from edgeseg.pipeline.random_weights import is_random
 from edgeseg.runtime.engine import EngineOptions, open_engine
 
 SAME = 99.9
@@ -270,7 +271,7 @@ def gate_inputs(
 
     (N, h, w, 3) uint8, (N, s h, s w) uint8 or None, (N, s h, s w) bool; s is the output's scale.
     """
-    if len(dataset) < MIN_FRAMES:
+    if len(dataset) < MIN_FRAMES and not is_random(manifest):
         raise UsageError(
             f"{dataset.source} ({dataset.split}) has {len(dataset)} frames for the gate; "
             f"it needs at least {MIN_FRAMES}"

@@ -15,7 +15,15 @@ MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 """ImageNet's, in uint8 units."""
 ANY = Budget(100.0, 100.0)
 """What a gate may find: labels of random weights say nothing."""
-CALIBRATION_FRAMES = 10
+CALIBRATION_FRAMES = 4
+GATE_FRAMES = 2
+"""What they are built on: that engines run them is all that can be found."""
+NOTHING = "nothing: random weights"
+
+
+def is_random(manifest: Manifest) -> bool:
+    """Whether nobody trained these weights."""
+    return manifest.weights.data == NOTHING
 
 
 def make_random(name: str, table: ClassTable, size: Size, folder: Path) -> Path:
@@ -29,7 +37,7 @@ def make_random(name: str, table: ClassTable, size: Size, folder: Path) -> Path:
         model=ModelSpec(name),
         classes=table.to_dict(),
         input=InputSpec("rgb", MEAN, STD, size=size),
-        weights=WeightsSpec("nothing: random weights", "none", "edgeseg bench --weights random"),
+        weights=WeightsSpec(NOTHING, "none", "edgeseg bench --weights random"),
         history=("random weights",),
     )
     return save_fresh(folder / name, manifest).folder

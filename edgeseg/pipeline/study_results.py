@@ -132,6 +132,7 @@ def _row(path: Path, job: Job, dataset: Dataset, counts: np.ndarray) -> dict[str
         "macs": count_macs(model, size)[0],
         "miou": _plain(interval(counts)),
         "pixel_accuracy": round(scores.pixel_accuracy, 3),
+        "majority": majority(matrix.counts),
         "per_class": {k: v if v is None else round(v, 3) for k, v in scores.per_class.items()},
         "frames": len(dataset),
         "data": f"{dataset.source} {dataset.split}",
@@ -140,6 +141,14 @@ def _row(path: Path, job: Job, dataset: Dataset, counts: np.ndarray) -> dict[str
         "recipe": trained["recipe"],
         "dupsample": trained.get("dupsample"),
     }
+
+
+def majority(counts: np.ndarray) -> dict[str, float]:
+    """(C, C + 1) confusion counts -> the scores of labels that are all the most frequent class."""
+    truth = counts.sum(1)
+    share = 100.0 * float(truth.max()) / max(int(truth.sum()), 1)
+    present = max(int((truth > 0).sum()), 1)
+    return {"miou": round(share / present, 3), "pixel_accuracy": round(share, 3)}
 
 
 def _overlays(path: Path, jobs: list[Job]) -> np.ndarray:

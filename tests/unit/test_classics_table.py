@@ -1,67 +1,111 @@
-"""The page of the classic systems: its rows, its latencies, and that the stored one is current."""
+"""The page of the classic systems: what stands there, how it is measured, that it is current."""
 
 from __future__ import annotations
 
+import json
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from edgeseg.benchmarks.classics_table import PAGE, classics, page
-from edgeseg.errors import ComparisonError, UsageError
+from edgeseg.errors import ComparisonError, EngineError, UsageError
 from edgeseg.models import MODELS, WORK
 from edgeseg.models.figures import FIGURES
+from edgeseg.pipeline.classics import main as classics_main
+from edgeseg.pipeline.classics import measure, units
+from edgeseg.pipeline.study_results import majority
 
 pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).parents[2]
 
 
-def row(model: str, target: str, p50: float) -> dict:
+def row(model: str, target: str, p50: float | None, size: tuple[int, int] = (256, 512)) -> dict:
     return {
-        "model": model, "target": target, "precision": "int8", "inference_precision": "f32",
-        "size": [256, 512], "threads": 2, "latency_ms": {"p50": p50}, "peak_rss_mib": 321.4,
-        "miou": None, "machine": {"cpu": "a cpu"},
+        "model": f"{model} (random weights)", "target": target, "precision": "int8",
+        "inference_precision": "f32", "size": list(size), "threads": 2, "peak_rss_mib": 321.4,
+        "latency_ms": {"p50": p50, "samples": [7.0, 900.0, 8.0]},
+        "machine": {"cpu": "a cpu", "cores": 2},
     }  # fmt: skip
 
 
 RESULT = {
-    "command": "edgeseg bench enet --weights random",
+    "command": "edgeseg bench unet enet --weights random",
     "results": [
-        row("enet (random weights)", "openvino", 12.34),
-        row("enet (random weights)", "onnxruntime", 9.0),
+        row("unet", "openvino", 12.34),
+        row("unet", "onnxruntime", None),
+        row("enet", "openvino", 9.0, (512, 1024)),
     ],
-    "failed": [],
+    "failed": [{"folder": "unet 512x1024", "error": "no memory"}],
 }
+STUDY = {
+    "command": "edgeseg study x.toml",
+    "missing": ["segnet"],
+    "runs": [
+        {
+            "variant": name, "model": name, "size": [64, 128], "steps": 150, "macs": macs,
+            "miou": {"value": 21.26}, "pixel_accuracy": 80.04,
+            "majority": {"miou": 2.14, "pixel_accuracy": 38.9},
+        }
+        for name, macs in (("unet", 2), ("enet", 1))
+    ],
+}  # fmt: skip
 
 
 def test_every_classic_has_its_row():
     assert classics()[0] == "enet"
     assert set(FIGURES) <= set(classics()) <= set(MODELS)
-    lines = page([]).splitlines()
+    lines = page([], []).splitlines()
     for name in classics():
         (line,) = [x for x in lines if x.startswith(f"| `{name}` |")]
         assert f"| {WORK[name][0] / 1e6:.2f} |" in line
-    assert "No result yet" in page([])
+    assert page([], []).count("No result yet") == 2
 
 
 def test_published_stands_beside_counted():
-    (line,) = [x for x in page([]).splitlines() if x.startswith("| `bisenetv1_r18` |")]
+    (line,) = [x for x in page([], []).splitlines() if x.startswith("| `bisenetv1_r18` |")]
     assert line.endswith("| 13.24 | 7.40 | 29.58 | 13.3 | 13.2 | 118 | 1024x2048 | 118.3 |")
 
 
 def test_latencies_are_those_of_the_result():
-    text = page([RESULT])
-    size = "256\N{MULTIPLICATION SIGN}512"
-    assert (
-        f"| enet (random weights) | OpenVINO | INT8 | {size} | 2 | 12.3 | 321 | \N{EN DASH} |"
-    ) in text
-    assert text.index("| 9.0 |") < text.index("| 12.3 |")
-    assert "On a cpu:" in text
-    assert "edgeseg bench enet --weights random" in text
+    """Systems in the order of the list; too few calls say how many; what is missing is a dash."""
+    text = page([RESULT], [])
+    dash = "\N{EN DASH}"
+    assert "| system | size | ONNX Runtime INT8 ms | MiB | OpenVINO INT8 ms | MiB |" in text
+    rows = [x for x in text.splitlines() if x.startswith(("| `unet` | 2", "| `enet` | 5"))]
+    assert rows == [
+        f"| `enet` | 512x1024 | {dash} | {dash} | 9.0 | 321 |",
+        "| `unet` | 256x512 | 8.0 (3) | 321 | 12.3 | 321 |",
+    ]
+    assert "On a cpu with 2 threads:" in text
+    assert "- unet 512x1024: no memory" in text
+    assert "edgeseg bench unet enet --weights random" in text
+
+
+def test_what_was_learned_stands_beside_the_majority_class():
+    text = page([], [STUDY])
+    rows = [x for x in text.splitlines() if "| 64x128 |" in x]
+    assert rows == [
+        f"| `{name}` | {name} | 64x128 | 150 | 21.3 | 2.1 | 80.0 | 38.9 |"
+        for name in ("enet", "unet")
+    ]
+    assert "Not trained yet: segnet." in text
+    assert "edgeseg study x.toml" in text
+
+
+def test_the_majority_class_by_hand():
+    """Six of ten pixels are of class 0, four of class 2, none of class 1: IoU 60 and 0."""
+    counts = np.array([[5, 0, 1, 0], [0, 0, 0, 0], [1, 2, 0, 1]])
+    assert majority(counts) == {"miou": 30.0, "pixel_accuracy": 60.0}
 
 
 def test_the_stored_page_is_current():
-    PAGE.update(ROOT / "benchmarks" / "CLASSICS.md", [], check=True)
+    kept = ROOT / "benchmarks" / "results" / "classics"
+    results = [p for p in (kept / "latency.json", kept / "trained" / "study.json") if p.exists()]
+    PAGE.update(ROOT / "benchmarks" / "CLASSICS.md", results, check=True)
 
 
 def test_a_page_that_is_not_current_is_an_error(tmp_path):
@@ -73,8 +117,70 @@ def test_a_page_that_is_not_current_is_an_error(tmp_path):
     PAGE.update(path, [], check=True)
 
 
-def test_what_is_no_result_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({}, "is no result of 'edgeseg bench': 'command' is missing"),
+        ({"runs": []}, "is no result of 'edgeseg study': 'command' is missing"),
+    ],
+)
+def test_what_is_no_result_is_refused(tmp_path, content, said):
     path = tmp_path / "x.json"
-    path.write_text("{}")
-    with pytest.raises(UsageError, match="is no result of 'edgeseg bench': 'command' is missing"):
+    path.write_text(json.dumps(content))
+    with pytest.raises(UsageError, match=said):
         PAGE.update(tmp_path / "PAGE.md", [path], check=False)
+
+
+# Measuring, a system and a size at a time
+
+
+def measured(out: Path, seconds: float, bench) -> list[str]:
+    said: list[str] = []
+    measure(out, seconds, bench, said.append)
+    return said
+
+
+def test_cheap_systems_come_first_and_a_second_run_goes_on(tmp_path):
+    order = units()
+    assert len(order) == 2 * len(classics())
+    assert order[0].key == "fast_scnn 256x512"
+    assert order[-1].key == "pspnet_r101 512x1024"
+    out = tmp_path / "latency.json"
+    called: list[str] = []
+
+    def bench(name: str, size: tuple[int, int], seconds: float) -> dict:
+        called.append(f"{name} {size[0]}")
+        if len(called) == 3:
+            raise subprocess.TimeoutExpired("edgeseg", seconds)
+        if name == "enet":
+            raise EngineError("it crashed")
+        return {"results": [row(name, "openvino", 1.0, size)], "failed": []}
+
+    assert measured(out, 60.0, bench)[-1].endswith("the time was over before it was done")
+    assert called == ["fast_scnn 256", "enet 256", "fast_scnn 512"]
+    content = json.loads(out.read_text())
+    assert list(content["done"]) == ["fast_scnn 256x512", "enet 256x512"]
+    assert content["failed"] == [{"folder": "enet 256x512", "error": "it crashed"}]
+    measured(out, 60.0, bench)
+    assert called[3:5] == ["fast_scnn 512", "icnet 256"]
+    assert len(called) == 2 * len(classics()) + 1
+    assert len(json.loads(out.read_text())["done"]) == 2 * len(classics())
+
+
+def test_what_would_not_be_done_in_time_is_not_begun(tmp_path, monkeypatch):
+    """The first takes 10 s: the second, of 2.3 times the MACs, does not fit into 20."""
+    now = iter((0.0, 0.0, 0.0, 10.0, 10.0))
+    clock = SimpleNamespace(monotonic=lambda: next(now))
+    monkeypatch.setattr("edgeseg.pipeline.classics.time", clock)
+    said = measured(tmp_path / "x.json", 20.0, lambda *_: {"results": [], "failed": []})
+    assert said == [
+        "fast_scnn 256x512: 10 s, 0 failed", "enet 256x512: 10 s are left, and it takes 23",
+    ]  # fmt: skip
+
+
+def test_a_result_of_another_machine_is_not_gone_on_with(tmp_path):
+    out = tmp_path / "x.json"
+    out.write_text(json.dumps({"machine": {"fingerprint": "abc", "libraries": {}}}))
+    with pytest.raises(ComparisonError, match=r"other versions \(fingerprint: abc, now"):
+        measured(out, 1.0, lambda *_: {})
+    assert classics_main([str(out), "--seconds", "1"]) == ComparisonError.exit_code

@@ -44,8 +44,8 @@ are the median of a call, frame to labels; (n) where there are fewer than 20 cal
 that the process held."""
 TRAINED = """## After a short training
 
-Each learned from fresh weights (no ImageNet) for the same few steps on small synthetic streets: it
-can be trained, no more. Beside it stands the majority class: the same class for every pixel."""
+Each learned from fresh weights (no ImageNet) for a few steps of 4 small synthetic streets: that it
+learns, no more. Beside it stands the majority class: the same class for every pixel."""
 NONE = "No result yet: [README.md](README.md#the-classic-systems) has the commands."
 BENCH = ("command", "results", "failed")
 STUDY = ("command", "runs", "missing")

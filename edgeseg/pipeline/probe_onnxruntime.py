@@ -13,6 +13,7 @@ from onnx import helper
 from edgeseg.errors import EngineError
 from edgeseg.graph import read_graph
 from edgeseg.pipeline.probe import Node, Probe, Tensors
+from edgeseg.runtime.engine_onnxruntime import AS_WRITTEN
 
 QUANTISES = ("QuantizeLinear", "DequantizeLinear")
 
@@ -47,6 +48,7 @@ class OnnxRuntimeProbe(Probe):
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry(*AS_WRITTEN)
         try:
             return onnxruntime.InferenceSession(
                 model.SerializeToString(), options, providers=["CPUExecutionProvider"]

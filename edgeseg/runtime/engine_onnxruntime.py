@@ -12,6 +12,11 @@ from edgeseg.bundle import Bundle
 from edgeseg.errors import EngineError
 from edgeseg.runtime.engine import Engine, EngineOptions, check_images
 
+AS_WRITTEN = ("session.disable_quant_qdq", "1")
+"""Q/DQ graphs are not rewritten. ONNX Runtime would compute the few convolutions in INT8 whose
+output is quantised at once, with their biases rounded; for that it keeps all weights quantised, so
+that every call dequantises them and none has its blocked layout (docs/int8.md)."""
+
 
 class OnnxRuntimeEngine(Engine):
     """`network.onnx` by ONNX Runtime's CPU provider; f32 arithmetic (its CPU has no other)."""
@@ -31,6 +36,7 @@ class OnnxRuntimeEngine(Engine):
         settings.intra_op_num_threads = self.threads
         settings.inter_op_num_threads = 1
         settings.log_severity_level = 3
+        settings.add_session_config_entry(*AS_WRITTEN)
         try:
             self._session = onnxruntime.InferenceSession(
                 str(bundle.network), settings, providers=["CPUExecutionProvider"]

@@ -25,7 +25,7 @@ COUNTS = "frames.npz"
 RESULT, CURVES, OVERLAYS = "study.json", "curves.png", "overlays.jpg"
 COLUMNS = 4
 """Tiles in a row of the picture of overlays."""
-QUALITY = 40
+QUALITY = 36
 """Of that JPEG, which is kept in the repository."""
 
 

@@ -77,8 +77,9 @@ def test_what_fails_as_marked_counts_and_what_does_not_fails(
     (tmp_path / "tests" / "test_it.py").write_text(
         f"import pytest\n\n{XFAIL}def test_it():\n    assert {holds}\n"
     )
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "tiers", "tests"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "tiers", *processes, "tests"],
+        [*command, *processes],
         cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
         env={**os.environ, "EDGESEG_TIER_COUNTS": str(counts), "PYTHONPATH": str(ROOT / ".ci")},
     )  # fmt: skip

@@ -15,7 +15,7 @@ from edgeseg.errors import GraphError
 class Editor:
     """`model` itself, with its shapes inferred, to be changed; `finish` writes the changes into it.
 
-    `shapes` holds 0 for a size that is not known, and nothing of what passes have added.
+    `shapes` holds 0 for a size that is not known; neither it nor `types` has what passes added.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -26,6 +26,11 @@ class Editor:
         self.shapes: dict[str, tuple[int, ...]] = {
             value.name: tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
             for value in (*graph.input, *graph.value_info, *graph.output)
+        }
+        self.types: dict[str, np.dtype[Any]] = {
+            value.name: helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+            for value in (*graph.input, *graph.value_info, *graph.output)
+            if value.type.tensor_type.elem_type
         }
         self._outputs = {o.name for o in graph.output}
         self._made: dict[str, np.ndarray] = {}

@@ -36,7 +36,7 @@ def _is_linear(pool: onnx.NodeProto) -> bool:
 
 def _replace(editor: Editor, pool: onnx.NodeProto, channels: int) -> None:
     kernel = attribute(pool, "kernel_shape")
-    weight = np.zeros((channels, channels, *kernel), np.float32)
+    weight = np.zeros((channels, channels, *kernel), editor.types[pool.input[0]])
     weight[np.arange(channels), np.arange(channels)] = 1 / math.prod(kernel)
     kept = {
         name: attribute(pool, name)

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx_graphs import Graph, assert_same, run
+from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from edgeseg.errors import GraphError
 from edgeseg.export.editing import Editor
@@ -56,6 +57,13 @@ def test_poolings_of_the_image_are_convolutions():
     np.testing.assert_array_equal(weight[1, 1], np.full((3, 3), 1 / 9, np.float32))
     assert np.count_nonzero(weight) == 3 * 9
     assert_same(run(found), run(model))
+
+
+def test_a_pooling_in_float16_is_a_convolution_in_float16():
+    model = convert_float_to_float16(pooled(count_include_pad=1).model("y"))
+    found = changed(model, pools_as_convolutions)
+    assert initializers(found)[found.graph.node[0].input[1]].dtype == np.float16
+    onnx.checker.check_model(found, full_check=True)
 
 
 @pytest.mark.parametrize(

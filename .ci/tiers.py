@@ -39,9 +39,9 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         _passed.update(str(value) for name, value in report.user_properties if name == "tier")
 
 
-def pytest_sessionfinish() -> None:
-    """Add the counts to those of the runs before; of several processes the first does it."""
-    if "PYTEST_XDIST_WORKER" in os.environ:
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Add the counts to those of the runs before; a worker of pytest-xdist leaves it to the first."""
+    if hasattr(session.config, "workerinput"):
         return
     path = Path(os.environ["EDGESEG_TIER_COUNTS"])
     before = json.loads(path.read_text()) if path.exists() else {}

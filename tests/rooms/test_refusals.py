@@ -362,7 +362,7 @@ def test_an_image_without_labels(verb, own_data, model, tmp_path, refused):
 def test_range_tables(networks, model, data, tmp_path, refused, capsys):
     table = tmp_path / "ranges.json"
     assert main(typed_for("calibrate", model, data, table)) == 0
-    assert capsys.readouterr().out == f"{table}: ranges of 14 tensors, 16 frames\n"
+    assert capsys.readouterr().out == f"{table}: ranges of 15 tensors, 16 frames\n"
 
     def export(*more: object, early: bool = True) -> str:
         line = typed_for("export", model, str(table), tmp_path / "out")

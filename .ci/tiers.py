@@ -40,7 +40,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Add the counts to those of the runs before; a worker of pytest-xdist leaves it to the first."""
+    """Add the counts to those of the runs before; workers of pytest-xdist do not."""
     if hasattr(session.config, "workerinput"):
         return
     path = Path(os.environ["EDGESEG_TIER_COUNTS"])

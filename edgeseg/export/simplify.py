@@ -12,8 +12,11 @@ from edgeseg.graph import name_nodes
 MAX_OPSET = 18
 
 
-def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Fold constants and batch normalisation, drop what nothing reads, name the nodes, rewrite."""
+def simplify(model: onnx.ModelProto, *, rewritten: bool = True) -> onnx.ModelProto:
+    """Fold constants and batch normalisation, drop what nothing reads, name the nodes, rewrite.
+
+    With `rewritten=False` the graph stays as others have it, who do not know our rewrites.
+    """
     slim = onnxslim.slim(model, model_check=False)
     if slim is None:
         raise GraphError("onnxslim could not simplify the graph")
@@ -24,4 +27,5 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
             "every target reads"
         )
     name_nodes(slim)
-    return rewrite(onnx.shape_inference.infer_shapes(slim))
+    known = onnx.shape_inference.infer_shapes(slim)
+    return rewrite(known) if rewritten else known

@@ -96,14 +96,14 @@ def _checkpoint(bundle: Bundle, source: Source, gate: Dataset, say: Say) -> Floa
     assert size is not None
     order = source.order or bundle.manifest.input.order
     exported = to_onnx(bundle.folder, size=size, batch=1, order=order, scores=source.scores)
-    single = simplify(exported.model)
+    single = simplify(exported.model, rewritten=source.rewritten)
     check_interface(single, str(bundle.folder))
     graph = single
     if source.batch != 1:
         many = to_onnx(
             bundle.folder, size=size, batch=source.batch, order=order, scores=source.scores
         )
-        graph = simplify(many.model)
+        graph = simplify(many.model, rewritten=source.rewritten)
     if exported.left_out:
         say(f"{exported.left_out} at {format_size(size)}")
     manifest = dataclasses.replace(
@@ -198,10 +198,12 @@ def _learned(bundle: Bundle, source: Source, gate: Dataset) -> FloatNetwork:
 
 def _foreign(path: Path, source: Source, gate: Dataset) -> FloatNetwork:
     spec, table = _how_to_read(source)
-    single = simplify(adopt(path, spec, len(table)))
+    single = simplify(adopt(path, spec, len(table)), rewritten=source.rewritten)
     check_interface(single, str(path))
     batched = dataclasses.replace(spec, batch=source.batch)
-    graph = single if source.batch == 1 else simplify(adopt(path, batched, len(table)))
+    graph = single
+    if source.batch != 1:
+        graph = simplify(adopt(path, batched, len(table)), rewritten=source.rewritten)
     macs, uncounted = count_macs(single)
     manifest = Manifest(
         kind="network",

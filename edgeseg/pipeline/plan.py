@@ -29,7 +29,10 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Source:
-    """What was typed: the MODEL, how it shall run, and (for a foreign .onnx) how to read it."""
+    """What was typed: the MODEL, how it shall run, and (for a foreign .onnx) how to read it.
+
+    `rewritten` is not typed: in a race others hold the graph without our rewrites.
+    """
 
     model: str
     size: Size | None = None
@@ -40,6 +43,7 @@ class Source:
     classes: str | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
+    rewritten: bool = True
 
     def __post_init__(self) -> None:
         if self.std is not None and min(self.std) <= 0:

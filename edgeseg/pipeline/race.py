@@ -248,7 +248,10 @@ def _rivals(networks: Networks, plan: Race) -> list[Contestant]:
     found: list[Contestant] = []
     if plan.rivals is None:
         return found
-    common = {"kind": "openvino", "threads": plan.threads, "frames": str(networks.frames)}
+    common = {
+        "kind": "openvino", "threads": plan.threads, "frames": str(networks.frames),
+        **_camera(networks),
+    }  # fmt: skip
     inputs: dict[str, dict[str, Any]] = {
         "frames": {"order": networks.spec.order},
         "planes": {"order": "rgb", "mean": [0.0] * 3, "std": [255.0] * 3},

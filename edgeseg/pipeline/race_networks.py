@@ -38,8 +38,9 @@ class Networks:
     """What a race is run with, and where it lies; folders of ours are built by `build`.
 
     `planes` maps normalised float planes (1, 3, H, W) to full-size scores, `called` to uint8
-    labels: what an exporter gives to those who write their own scripts. `frames` are (N, H, W, 3)
-    uint8 BGR at the network's size, `taken` what the camera gives: the same without a `camera`.
+    labels: what torch exports to those who write their own scripts, not rewritten. `frames` are
+    (N, H, W, 3) uint8 BGR at the network's size, `taken` what the camera gives: the same without a
+    `camera`.
     `torch` is None for a foreign .onnx. `scores`: decode is ours, outside the graph.
     """
 
@@ -97,7 +98,7 @@ def make_networks(
     """The float network, its cut graphs and the frames, written anew under `out`."""
     frames = choose_frames(data, None)
     network, scores = _float(source, frames.gate, say)
-    plain = network if not scores else make_float(source, frames.gate, say)
+    plain = make_float(dataclasses.replace(source, rewritten=False), frames.gate, say)
     path = find_model(source.model)
     torch = torch_folder(source, path, out / "engines" / "torch") if path.is_dir() else None
     networks = Networks(network, scores, frames.calibration, out, torch, camera)

@@ -26,6 +26,7 @@ __all__ = [
     "open_frames",
     "read_ids",
     "read_image",
+    "spread_evenly",
 ]
 
 SPLITS = ("train", "tune", "val", "test")
@@ -87,7 +88,12 @@ class Dataset:
         """At most `count` samples, evenly spread over the set."""
         if count >= len(self):
             return self
-        return self.subset([(2 * i + 1) * len(self) // (2 * count) for i in range(count)])
+        return self.subset(spread_evenly(len(self), count))
+
+
+def spread_evenly(total: int, count: int) -> list[int]:
+    """The indices of `count` of `total` frames, each in the middle of its share."""
+    return [(2 * i + 1) * total // (2 * count) for i in range(count)]
 
 
 def list_frames(source: str, split: str) -> Frames:

@@ -143,15 +143,21 @@ def pair_files(
 
     def read(index: int) -> tuple[np.ndarray, np.ndarray]:
         name = names[index]
-        image, ids = read_image(images[name]), to_ids(labels[name])
-        if image.shape[:2] != ids.shape:
-            raise DataError(
-                f"{labels[name]}: labels are {ids.shape[0]}x{ids.shape[1]}, "
-                f"the image is {image.shape[0]}x{image.shape[1]}; both must be of one size"
-            )
-        return image, ids
+        image = read_image(images[name])
+        return image, read_labels(labels[name], to_ids, image)
 
     return Frames(classes, names, read, tuple(problems))
+
+
+def read_labels(path: Path, to_ids: Labels, image: np.ndarray) -> np.ndarray:
+    """The labels of an image; DataError unless both are of one size."""
+    ids = to_ids(path)
+    if image.shape[:2] != ids.shape:
+        raise DataError(
+            f"{path}: labels are {ids.shape[0]}x{ids.shape[1]}, "
+            f"the image is {image.shape[0]}x{image.shape[1]}; both must be of one size"
+        )
+    return ids
 
 
 def by_stem(paths: Iterable[Path], ending: str = "") -> dict[str, Path]:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeseg.benchmarks.accuracy import check_classes
+from edgeseg.benchmarks.accuracy import Progress, check_classes
 from edgeseg.benchmarks.bootstrap import DRAWS, LEVEL, difference, mean_difference
-from edgeseg.dataset import Dataset, read_image
-from edgeseg.dataset.files import by_stem, id_labels, photos
+from edgeseg.dataset import Dataset, read_image, spread_evenly
+from edgeseg.dataset.files import by_stem, id_labels, need_folder, photos, read_labels
 from edgeseg.errors import DataError, UsageError, guess
 from edgeseg.labels import IGNORE, ClassTable
 from edgeseg.metrics import BOUNDARY_RULE, RULE, BoundaryAccuracy, ConfusionMatrix
@@ -24,7 +24,6 @@ from edgeseg.runtime.segmenter import Segmenter
 if TYPE_CHECKING:
     from edgeseg.training.refiner import Refiner
 
-Progress = Callable[[int, int], None]
 Coarse = Callable[[str, np.ndarray], np.ndarray]
 """Name and (H, W, 3) uint8 RGB frame -> (H, W) uint8 labels that are to be refined."""
 
@@ -49,7 +48,7 @@ class Source:
         """At most `count` frames, evenly spread, as `Dataset.spread`."""
         if count >= len(self.names):
             return self
-        chosen = [(2 * i + 1) * len(self.names) // (2 * count) for i in range(count)]
+        chosen = spread_evenly(len(self.names), count)
         names = tuple(self.names[i] for i in chosen)
         return Source(names, self.classes, lambda index: self.read(chosen[index]))
 
@@ -66,9 +65,7 @@ def frames_of(dataset: Dataset) -> Source:
 
 def frames_in(folder: Path, classes: ClassTable) -> Source:
     """The PNG and JPEG files of a folder."""
-    if not folder.is_dir():
-        raise DataError(f"--frames {folder}: no such folder; expected one of PNG or JPEG images")
-    paths = by_stem(photos(folder))
+    paths = by_stem(photos(need_folder(folder, "--frames expects one of PNG or JPEG images")))
     if not paths:
         raise DataError(f"--frames {folder}: holds no PNG or JPEG images")
     names = tuple(paths)
@@ -77,9 +74,7 @@ def frames_in(folder: Path, classes: ClassTable) -> Source:
 
 def labels_in(folder: Path, names: Collection[str], classes: ClassTable) -> Coarse:
     """Label PNGs (ids of `classes`, 255 for none) that are named as the frames."""
-    if not folder.is_dir():
-        raise DataError(f"--labels {folder}: no such folder; expected one of label PNGs")
-    paths = by_stem(folder.glob("*.png"))
+    paths = by_stem(need_folder(folder, "--labels expects one of label PNGs").glob("*.png"))
     missing = [name for name in names if name not in paths]
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
@@ -87,8 +82,8 @@ def labels_in(folder: Path, names: Collection[str], classes: ClassTable) -> Coar
             f"--labels {folder}: frame '{missing[0]}'{more} has no {missing[0]}.png there"
         )
     ids = np.arange(256)
-    read = id_labels(ids.astype(np.uint8), (ids < len(classes)) | (ids == IGNORE))
-    return lambda name, _: read(paths[name])
+    to_ids = id_labels(ids.astype(np.uint8), (ids < len(classes)) | (ids == IGNORE))
+    return lambda name, image: read_labels(paths[name], to_ids, image)
 
 
 def labels_by(segmenter: Segmenter, dataset: Dataset | None) -> Coarse:

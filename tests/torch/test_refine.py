@@ -249,9 +249,9 @@ def test_a_model_makes_the_labels(checkpoint, folders, tmp_path):
         ("--frames {f} --labels {l} --table camvid11 --size 8x8 --out {o}", "--size and --fit are"),
         ("--frames {f} --labels {l} --table camvid11 --out {o} --classes roda",
          "--classes: no class 'roda'. Did you mean 'road'?"),
-        ("--frames {o} --labels {l} --table camvid11 --out {o}", "no such folder; expected one of"),
+        ("--frames {o} --labels {l} --table camvid11 --out {o}", "no such folder; --frames expect"),
         ("--frames {e} --labels {l} --table camvid11 --out {o}", "holds no PNG or JPEG images"),
-        ("--frames {f} --labels {o} --table camvid11 --out {o}", "no such folder; expected one of"),
+        ("--frames {f} --labels {o} --table camvid11 --out {o}", "no such folder; --labels expect"),
         ("--frames {f} --labels {e} --table camvid11 --out {o}", "(and 1 more) has no 0001TP_000"),
         ("--frames {f} --labels {l} --table comma10k5 --model x", "not allowed with argument"),
         ("--frames {f} --labels {l} --table idd_lite7 --out {o} --side 12", "side is 12 pixels"),
@@ -277,9 +277,15 @@ def test_another_network_is_no_refiner(folders, tmp_path, capsys):
     assert "which refines no masks. Train a refiner: edgeseg train" in capsys.readouterr().err
 
 
-def test_a_label_outside_of_the_table_is_refused(checkpoint, folders, tmp_path, capsys):
+def test_labels_that_do_not_fit_are_named(checkpoint, folders, tmp_path, capsys):
+    """An id outside of the table, and another size than the frame's."""
     frames, labels = folders
-    Image.fromarray(np.full((48, 64), 40, np.uint8)).save(next(labels.iterdir()))
+    wrong = max(labels.iterdir())
     line = ["--frames", str(frames), "--labels", str(labels), "--table", "camvid11"]
-    assert main(["refine", checkpoint, *line, "--out", str(tmp_path / "o")]) == 2
-    assert "holds label id 40" in capsys.readouterr().err
+    for name, ids, said in (
+        ("a", np.full((48, 64), 40), "holds label id 40"),
+        ("b", np.zeros((48, 60)), "labels are 48x60, the image is 48x64; both must be of one size"),
+    ):
+        Image.fromarray(ids.astype(np.uint8)).save(wrong)
+        assert main(["refine", checkpoint, *line, "--out", str(tmp_path / name)]) == 2
+        assert f"{wrong}: {said}" in capsys.readouterr().err

@@ -63,7 +63,8 @@ def draw_person(seed: int | tuple[int, ...], size: Size) -> tuple[np.ndarray, np
         line = np.concatenate([points[name][::-1] for name in (start, to)])
         draw.line(line.tolist(), _tint(generator, HUES[to], 20), wide)
     row, column = points["head"]
-    draw.circle((column, row), 2 * wide, fill=_tint(generator, HUES["head"], 20))
+    head = (column - 2 * wide, row - 2 * wide, column + 2 * wide, row + 2 * wide)
+    draw.ellipse(head, fill=_tint(generator, HUES["head"], 20))
     noisy = np.asarray(picture) + generator.normal(0, NOISE, (height, width, 3))
     joints = np.array([points[name] for name in JOINTS])
     return noisy.round().clip(0, 255).astype(np.uint8), joints

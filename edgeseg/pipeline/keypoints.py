@@ -6,16 +6,18 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgeseg.benchmarks.bootstrap import DRAWS, LEVEL, SEED
+from edgeseg.benchmarks.bootstrap import DRAWS, LEVEL, Interval, mean_difference
 from edgeseg.benchmarks.machine import machine
-from edgeseg.disk import write_json
-from edgeseg.errors import EdgesegError, RecipeError
+from edgeseg.disk import check_file, write_json
+from edgeseg.errors import RecipeError, exit_code
 from edgeseg.pipeline.plan import Say
 from edgeseg.recipe import read_recipe, read_toml
 from edgeseg.training.keypoints import Trained, train
@@ -42,9 +44,7 @@ def compare(path: Path, changes: tuple[str, ...], say: Say) -> dict[str, Any]:
         first = trained.distances if first is None else first
         rows.append({"variant": variant, **_row(recipe, trained, first)})
         say(f"{variant}: PCK@{CHOSEN:g} {rows[-1]['pck'][f'{CHOSEN:g}']}")
-    words = [path.as_posix(), *(f"--set {change}" for change in changes)]
     return {
-        "command": f"python -m {MODULE} {' '.join(words)}",
         "recipe": path.as_posix(),
         "rule": f"percent of joints within a share of neck to hip; intervals {LEVEL} %, bootstrap "
         f"over persons, {DRAWS} draws",
@@ -54,7 +54,7 @@ def compare(path: Path, changes: tuple[str, ...], say: Say) -> dict[str, Any]:
 
 
 def _row(recipe: Recipe, trained: Trained, first: np.ndarray) -> dict[str, Any]:
-    mine, others = (100.0 * (d <= CHOSEN).mean(1) for d in (trained.distances, first))
+    mine, others = ((100.0 * (d <= CHOSEN).mean(1)).tolist() for d in (trained.distances, first))
     return {
         "model": recipe.model,
         "options": recipe.options,
@@ -67,8 +67,8 @@ def _row(recipe: Recipe, trained: Trained, first: np.ndarray) -> dict[str, Any]:
         "seconds": round(trained.seconds, 1),
         "persons": len(mine),
         "pck": {f"{limit:g}": _percent(trained.distances <= limit) for limit in LIMITS},
-        "interval": _interval(mine),
-        "more_than_first": {"value": _percent((mine - others) / 100), **_interval(mine - others)},
+        "interval": _rounded(mean_difference(mine, [0.0] * len(mine))),
+        "more_than_first": _rounded(mean_difference(mine, others)),
     }
 
 
@@ -76,12 +76,8 @@ def _percent(right: np.ndarray) -> float:
     return round(100.0 * float(right.mean()), 2)
 
 
-def _interval(values: np.ndarray) -> dict[str, float]:
-    """Bounds of the mean of (persons,) values."""
-    generator = np.random.default_rng(SEED)
-    means = values[generator.integers(0, len(values), (DRAWS, len(values)))].mean(1)
-    low, high = np.percentile(means, ((100 - LEVEL) / 2, (100 + LEVEL) / 2))
-    return {"low": round(float(low), 2), "high": round(float(high), 2)}
+def _rounded(found: Interval) -> dict[str, float]:
+    return {key: round(value, 2) for key, value in asdict(found).items()}
 
 
 def main(words: list[str]) -> int:
@@ -91,13 +87,17 @@ def main(words: list[str]) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.json")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     args = parser.parse_args(words)
-    try:
-        result = compare(args.recipe, tuple(args.set), lambda text: print(text, file=sys.stderr))  # noqa: T201
-    except EdgesegError as error:
-        print(f"edgeseg: {error}", file=sys.stderr)  # noqa: T201
-        return error.exit_code
-    write_json(args.out, result)
-    return 0
+    command = shlex.join(["python", "-m", MODULE, *words])
+    return exit_code(lambda: _run(args, command))
+
+
+def _run(args: argparse.Namespace, command: str) -> None:
+    check_file(args.out)
+    write_json(args.out, {"command": command, **compare(args.recipe, tuple(args.set), _say)})
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)  # noqa: T201
 
 
 if __name__ == "__main__":

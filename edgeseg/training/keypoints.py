@@ -6,6 +6,7 @@ others. Whatever a network's resolution, joints are placed and scored at twice t
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from edgeseg.training.branches import Joint, asked_of_crops, branch_losses
 from edgeseg.training.distributed import join
 from edgeseg.training.losses import Term
 from edgeseg.training.plan import Recipe
+from edgeseg.training.start import check_machine, check_size
 from edgeseg.training.step import Stepper
 
 SIGMA = 4.0
@@ -40,6 +42,13 @@ PERSONS = 500
 TRAIN, SCORED = 0, 1
 """What the seeds of persons begin with, so that none is in both."""
 TORSO = JOINTS.index("neck"), JOINTS.index("hip")
+DATA = "persons:"
+"""The recipe's data: there are no others."""
+USED = (
+    "model", "data", "size", "steps", "batch", "options", "freeze_bn", "seed", "ema", "amp",
+    "channels_last", "device", "log_every", "eval_frames", "input", "optimizer", "schedule", "dsrl",
+)  # fmt: skip
+"""Keys of a recipe that keypoints are trained by."""
 
 Say = Callable[[str], None]
 
@@ -60,6 +69,7 @@ class Trained:
 
 def build(recipe: Recipe) -> Network:
     """The recipe's model with heatmaps for a head, inside of DSRL where the name says so."""
+    _check(recipe)
     host, wrappers = split_name(recipe.model)
     if wrappers not in ((), ("dsrl",)):
         raise RecipeError(
@@ -70,12 +80,24 @@ def build(recipe: Recipe) -> Network:
     if wrappers:
         options = from_table(Options, recipe.options.get("dsrl", {}), "options of 'dsrl'")
         network = DSRL(network, len(JOINTS), options)
+    check_size(recipe.model, recipe.size, network.divisor)
     return network
+
+
+def _check(recipe: Recipe) -> None:
+    """RecipeError for what would be ignored: persons are drawn, heatmaps have their own loss."""
+    if recipe.data != DATA:
+        raise RecipeError(f"data is '{recipe.data}'; keypoints are learned on '{DATA}'")
+    plain = Recipe(recipe.model, DATA, recipe.size, recipe.steps, recipe.batch)
+    for key in (field.name for field in dataclasses.fields(Recipe)):
+        if key not in USED and getattr(recipe, key) != getattr(plain, key):
+            raise RecipeError(f"{key} does nothing for keypoints; leave it away")
 
 
 def train(recipe: Recipe, say: Say) -> Trained:
     """Train by `recipe`, and find the joints of persons that were not trained on."""
     world = join(recipe.device)
+    check_machine(recipe, world)
     network = build(recipe)
     loss = Joint([heatmap_error, *branch_losses(recipe.dsrl, network)])
     stepper = Stepper(recipe, world, network, loss)

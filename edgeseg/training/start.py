@@ -99,7 +99,7 @@ def open_model(recipe: Recipe, classes: ClassTable, say: Callable[[str], None]) 
         spec = ModelSpec(recipe.model, recipe.options)
         opened = Opened(build_trainee(spec, len(classes)), spec, fresh=True)
     for size in (recipe.size, *recipe.evaluated):
-        _check_size(recipe.model, size, opened.model.divisor)
+        check_size(recipe.model, size, opened.model.divisor)
     return dataclasses.replace(opened, beside=open_teacher(recipe, classes, opened.model, say))
 
 
@@ -181,7 +181,8 @@ def _fresh_branches(model: Network) -> dict[str, Tensor]:
     return {k: v for k, v in model.state_dict().items() if k.startswith(prefixes)}
 
 
-def _check_size(model: str, size: Size, divisor: int) -> None:
+def check_size(model: str, size: Size, divisor: int) -> None:
+    """RecipeError that names the nearest size unless both sides are multiples of `divisor`."""
     if size[0] % divisor or size[1] % divisor:
         height, width = (max(divisor, round(s / divisor) * divisor) for s in size)
         raise RecipeError(

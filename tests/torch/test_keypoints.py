@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +178,12 @@ def test_what_can_not_be():
         build(Recipe("espnetc_q3+dupsample", "persons:", SIZE, steps=2, batch=2))
     with pytest.raises(RecipeError, match=r"options of 'dsrl': unknown key 'stages'"):
         build(Recipe(RECIPE.model, "persons:", SIZE, 2, 2, options={"dsrl": {"stages": "sssr"}}))
+    with pytest.raises(RecipeError, match="data is 'camvid:x'; keypoints are learned on"):
+        build(Recipe(RECIPE.model, "camvid:x", SIZE, 2, 2))
+    with pytest.raises(RecipeError, match="init does nothing for keypoints; leave it away"):
+        build(Recipe(RECIPE.model, "persons:", SIZE, 2, 2, init="x.pth"))
+    with pytest.raises(RecipeError, match=r"multiples of 8\. Nearest: 32x32"):
+        build(Recipe(RECIPE.model, "persons:", (32, 30), 2, 2))
 
 
 def test_all_variants_train_and_are_compared(tmp_path, capsys):
@@ -187,6 +194,7 @@ def test_all_variants_train_and_are_compared(tmp_path, capsys):
         words += ["--set", change]
     assert main(words) == 0
     content = json.loads(out.read_text())
+    assert shlex.split(content["command"])[3:] == words
     plain, *others = content["runs"]
     assert plain["more_than_first"] == {"value": 0.0, "low": 0.0, "high": 0.0}
     assert [row["variant"] for row in others] == ["sssr", "sssr_sisr"]

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -20,8 +23,9 @@ from typing import Any
 
 from edgeseg.benchmarks.classics_table import classics
 from edgeseg.benchmarks.machine import machine
+from edgeseg.benchmarks.pages import read_content
 from edgeseg.disk import write_json
-from edgeseg.errors import ComparisonError, EdgesegError, EngineError
+from edgeseg.errors import ComparisonError, EngineError, exit_code
 from edgeseg.frame import Size, format_size
 from edgeseg.models import WORK
 from edgeseg.pipeline.plan import RESULTS, SIZES, Say
@@ -31,6 +35,8 @@ WORKPLACE = Path("runs/bench_classics")
 DATA = "synthetic:size={size},count=60"
 HOW = ("--samples", "20", "--seconds", "1", "--max-seconds", "20", "--limit", "1")
 """20 samples bear a median; where 20 seconds give fewer, the table says how many there are."""
+RESULT = ("command", "machine", "done", "results", "failed")
+"""Keys of the file."""
 
 Bench = Callable[[str, Size, float], dict[str, Any]]
 
@@ -62,9 +68,9 @@ def measure(out: Path, seconds: float, bench: Bench, say: Say) -> dict[str, Any]
     """Measure what `out` lacks until `seconds` are over; the content of `out`.
 
     A system is not begun where the time left is less than the last one's, by its MACs. One that
-    fails is kept under "failed" and not tried again: delete its entry for that.
+    fails is kept under "failed" and not tried again: delete its entries there and under "done".
     """
-    content = _opened(out)
+    content = _opened(out, seconds)
     began, rate = time.monotonic(), 0.0
     for unit in units():
         if unit.key in content["done"]:
@@ -99,24 +105,35 @@ def bench_in_process(name: str, size: Size, seconds: float) -> dict[str, Any]:
     words += [*HOW, "--out", str(folder)]
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "edgeseg", *words],
-            capture_output=True, text=True, check=False, timeout=seconds,
-        )  # fmt: skip
+        code, said = _run([sys.executable, "-m", "edgeseg", *words], seconds)
         if not (folder / RESULTS).exists():
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise EngineError(f"'edgeseg {' '.join(words)}' ended with {done.returncode}: {last}")
+            last = (said.strip().splitlines() or ["no message"])[-1]
+            raise EngineError(f"'edgeseg {' '.join(words)}' ended with {code}: {last}")
         content: dict[str, Any] = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
     finally:
         shutil.rmtree(folder, ignore_errors=True)  # engines of 26 systems are tens of gigabytes
     return content
 
 
-def _opened(out: Path) -> dict[str, Any]:
+def _run(words: list[str], seconds: float) -> tuple[int, str]:
+    """Exit code and messages of a program; one that takes longer is ended with all it started."""
+    with subprocess.Popen(
+        words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            said = process.communicate(timeout=seconds)[1]
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode, said
+
+
+def _opened(out: Path, seconds: float) -> dict[str, Any]:
     """The result so far, or an empty one; ComparisonError when it is of another machine."""
     about = machine()
+    command = shlex.join(["python", "-m", MODULE, out.as_posix(), "--seconds", f"{seconds:g}"])
     if out.exists():
-        old: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
+        old = read_content(out, RESULT, what=f"'{MODULE}'", made=command)
         for what in ("fingerprint", "libraries"):
             if old["machine"][what] != about[what]:
                 raise ComparisonError(
@@ -124,7 +141,6 @@ def _opened(out: Path) -> dict[str, Any]:
                     f"{old['machine'][what]}, now {about[what]}); give another file"
                 )
         return old
-    command = f"python -m {MODULE} {out.as_posix()}"
     return {"command": command, "machine": about, "done": {}, "results": [], "failed": []}
 
 
@@ -134,12 +150,11 @@ def main(words: list[str]) -> int:
     parser.add_argument("out", type=Path, metavar="FILE.json")
     parser.add_argument("--seconds", type=float, required=True, help="begin nothing after that")
     args = parser.parse_args(words)
-    try:
-        measure(args.out, args.seconds, bench_in_process, lambda t: print(t, file=sys.stderr))  # noqa: T201
-    except EdgesegError as error:
-        print(f"edgeseg: {error}", file=sys.stderr)  # noqa: T201
-        return error.exit_code
-    return 0
+    return exit_code(lambda: measure(args.out, args.seconds, bench_in_process, _say))
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,8 +15,8 @@ from edgeseg.benchmarks.classics_table import PAGE, classics, page
 from edgeseg.errors import ComparisonError, EngineError, UsageError
 from edgeseg.models import MODELS, WORK
 from edgeseg.models.figures import FIGURES
+from edgeseg.pipeline.classics import bench_in_process, measure, units
 from edgeseg.pipeline.classics import main as classics_main
-from edgeseg.pipeline.classics import measure, units
 from edgeseg.pipeline.study_results import majority
 
 pytestmark = pytest.mark.unit
@@ -180,7 +181,35 @@ def test_what_would_not_be_done_in_time_is_not_begun(tmp_path, monkeypatch):
 
 def test_a_result_of_another_machine_is_not_gone_on_with(tmp_path):
     out = tmp_path / "x.json"
-    out.write_text(json.dumps({"machine": {"fingerprint": "abc", "libraries": {}}}))
+    empty = {"command": "", "done": {}, "results": [], "failed": []}
+    out.write_text(json.dumps({"machine": {"fingerprint": "abc", "libraries": {}}, **empty}))
     with pytest.raises(ComparisonError, match=r"other versions \(fingerprint: abc, now"):
         measured(out, 1.0, lambda *_: {})
     assert classics_main([str(out), "--seconds", "1"]) == ComparisonError.exit_code
+    out.write_text("{}")
+    with pytest.raises(UsageError, match=r"is no result of 'edgeseg.pipeline.classics': 'command'"):
+        measured(out, 1.0, lambda *_: {})
+
+
+def test_what_takes_too_long_is_ended_with_all_it_started(tmp_path, monkeypatch):
+    """A row is measured in a process of its own: here a long sleep."""
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nsleep 60 &\necho $! > pid\nwait\n")
+    python.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(python))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(subprocess.TimeoutExpired):
+        bench_in_process("enet", (256, 512), 1.0)
+    state = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/stat")
+    until = time.monotonic() + 5
+    while sleeps(state):
+        assert time.monotonic() < until, "the sleep goes on"
+        time.sleep(0.01)
+
+
+def sleeps(state: Path) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        return state.read_text().split()[2] != "Z"
+    except OSError:
+        return False

@@ -72,12 +72,16 @@ class Network(nn.Module, ABC):
         return {"logits": self.upsample(scores), **self.seen(features, scores)}
 
     @torch.no_grad()
-    def watchable(self) -> tuple[str, ...]:
-        """What `watched` may name: the features, from fine to deep, and "scores"."""
+    def example_features(self) -> Maps:
+        """The features of a black image whose sides are twice the divisor, as in inference."""
         training, side = self.training, 2 * self.divisor
         maps = self.eval().features(torch.zeros(1, 3, side, side))
         self.train(training)
-        return *maps, "scores"
+        return maps
+
+    def watchable(self) -> tuple[str, ...]:
+        """What `watched` may name: the features, from fine to deep, and "scores"."""
+        return *self.example_features(), "scores"
 
     def seen(self, features: Maps, scores: torch.Tensor) -> Maps:
         """The scores, and the watched map if any: a part of `outputs`."""

@@ -61,13 +61,9 @@ class Feature:
     stride: int
 
 
-@torch.no_grad()
 def find_features(host: Network) -> dict[str, Feature]:
     """The host's features by name, from fine to deep, read off a black image."""
-    training = host.training
-    side = 2 * host.divisor
-    maps = host.eval().features(torch.zeros(1, 3, side, side))
-    host.train(training)
+    side, maps = 2 * host.divisor, host.example_features()
     return {name: Feature(int(x.shape[1]), side // int(x.shape[2])) for name, x in maps.items()}
 
 

@@ -119,7 +119,7 @@ class Asked:
 class Item:
     """One crop: (h, w, 3) uint8 image, (s h, s w) uint8 labels, (s h, s w, 3) uint8 sharp image.
 
-    The label of a whole image is (1, 1) int64.
+    The label of a whole image is (1, 1) int64. With a coarse mask the image is (h, w, 4).
     """
 
     name: str

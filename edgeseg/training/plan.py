@@ -300,6 +300,10 @@ class Recipe:
             raise ValueError("[teacher] names no checkpoint: give --teacher CHECKPOINT")
         if self.teacher.model and self.classifies:
             raise ValueError(f"[teacher] teaches pixels; model is '{self.model}'")
+        if self.qat.model and self.teacher.features.weight and not self.teacher.features.student:
+            raise ValueError(
+                "[teacher.features] names no student; with [qat] give a tensor of the graph"
+            )
 
     def _check_refine(self) -> None:
         """A refiner learns masks, by losses of its own."""

@@ -116,7 +116,7 @@ class FeaturePlan:
 
     `kind` is "affinity", the cosines of every two cells (Liu et al. 2019), or "attention", where
     the map is strong (Zagoruyko and Komodakis 2017). `student` and `teacher` name features, or
-    "scores" (empty: the deepest); with [qat] `student` names a tensor of the graph.
+    "scores" (empty: the deepest); with [qat] `student` has to name a tensor of the graph.
     """
 
     weight: float = 0.0

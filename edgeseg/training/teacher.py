@@ -30,8 +30,8 @@ from edgeseg.weights import weights_folder
 class Teacher(nn.Module):
     """A network that sees the student's batch through its own normalisation.
 
-    (N, 3, H, W) normalised as `given` says -> (N, C, scale H, scale W) logits, or all its outputs
-    where one of its inner maps is watched.
+    (N, 3, H, W) normalised as `given` says -> its outputs: "logits" (N, C, scale H, scale W), and
+    "feature" where one of its inner maps is watched.
     """
 
     mean: Tensor
@@ -42,22 +42,17 @@ class Teacher(nn.Module):
     def __init__(self, network: Network, own: InputSpec, given: Input) -> None:
         super().__init__()
         self.network = network
-        self.inner = bool(network.watched)
         self.swap = own.order != given.order
         for name, values in (("mean", given.mean), ("std", given.std),
                              ("own_mean", own.mean), ("own_std", own.std)):  # fmt: skip
             self.register_buffer(name, torch.tensor(values).reshape(1, 3, 1, 1))
 
-    def forward(self, images: Tensor) -> Tensor | Maps:
+    def forward(self, images: Tensor) -> Maps:
         """To pixels, to the teacher's channel order and normalisation, through the network."""
         pixels = images * self.std + self.mean
         if self.swap:
             pixels = pixels.flip(1)
-        own = (pixels - self.own_mean) / self.own_std
-        if self.inner:
-            return self.network.outputs(own)
-        logits: Tensor = self.network(own)
-        return logits
+        return self.network.outputs((pixels - self.own_mean) / self.own_std)
 
 
 class Distillation:

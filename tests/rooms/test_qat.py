@@ -393,8 +393,8 @@ def test_a_teacher_teaches_a_tensor_of_the_graph(recipe, start, data):
     """By its ONNX name; what stands before it learns, what stands behind it does not."""
     asked = (f'qat.model="{start}"', "qat.distil=0.0", 'teacher.model="espnet_q8_camvid"',
              "teacher.weight=0.0", "teacher.features.weight=1.0")  # fmt: skip
-    plain = read_recipe(Recipe, recipe, asked)
-    calibrated = qat.prepare(plain, silent)
+    wrong = read_recipe(Recipe, recipe, (*asked, 'teacher.features.student="level3"'))
+    calibrated = qat.prepare(wrong, silent)
     convolutions = [node for node in calibrated.graph.graph.node if node.op_type == "Conv"]
     name = convolutions[3].output[0]
     taught = read_recipe(Recipe, recipe, (*asked, f'teacher.features.student="{name}"'))
@@ -415,6 +415,5 @@ def test_a_teacher_teaches_a_tensor_of_the_graph(recipe, start, data):
     )
     assert first in learnt
     assert last not in learnt
-    wrong = read_recipe(Recipe, recipe, (*asked, 'teacher.features.student="level3"'))
     with pytest.raises(TrainingError, match=r"student is 'level3', which is no map of the student"):
         open_calibrated(calibrated, wrong, classes, silent)

@@ -17,7 +17,7 @@ from edgeseg.models.network import Maps, Network, build_model
 from edgeseg.training.batches import Batch
 from edgeseg.training.branches import build_loss
 from edgeseg.training.plan import Input, Recipe
-from edgeseg.training.plan_losses import FeaturePlan, TeacherPlan
+from edgeseg.training.plan_losses import FeaturePlan, QatPlan, TeacherPlan
 from edgeseg.training.teacher import Distillation, Teacher, open_teacher
 from edgeseg.training.teacher_features import affinity_error, attention_error, feature_term
 
@@ -73,7 +73,7 @@ def test_the_teacher_sees_the_same_pixels_in_its_own_order_and_normalisation():
     own = InputSpec("bgr", (1.0, 2.0, 3.0), (5.0, 5.0, 5.0))
     seen = Teacher(Seeing(), own, given)((pixels - mean) / std)
     wanted = (pixels.flip(1) - torch.tensor(own.mean).reshape(1, 3, 1, 1)) / 5.0
-    torch.testing.assert_close(seen, wanted, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(seen["logits"], wanted, rtol=1e-5, atol=1e-4)
 
 
 # The loss
@@ -234,6 +234,9 @@ def test_a_map_that_is_none_is_refused():
     flat, maps = {"feature": torch.zeros(2, 5)}, {"feature": torch.zeros(2, 5, 1, 1)}
     with pytest.raises(TrainingError, match=r"the map of the teacher has shape \(2, 5\); expected"):
         feature_term(FeaturePlan(1.0), maps, flat, batch())
+    teacher = TeacherPlan("x", features=FeaturePlan(1.0))
+    with pytest.raises(ValueError, match=r"names no student; with \[qat\] give a tensor of"):
+        Recipe(**ASKED, qat=QatPlan("y"), teacher=teacher)
 
 
 @pytest.mark.parametrize(

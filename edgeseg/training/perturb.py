@@ -51,12 +51,14 @@ def coarse_mask(
 def perturb(mask: np.ndarray, iou: float, generator: np.random.Generator) -> np.ndarray:
     """(H, W) bool -> (H, W) bool with another boundary: their IoU is `iou` or more, mostly near."""
     found = _subsample(mask, iou, generator)
+    reached = overlap(found, mask)
     for _ in range(ATTEMPTS):
-        if overlap(found, mask) < iou + NEAR:
+        if reached < iou + NEAR:
             break
         changed = _change(found, generator)
-        if overlap(changed, mask) >= iou:
-            found = changed
+        share = overlap(changed, mask)
+        if share >= iou:
+            found, reached = changed, share
     return found
 
 

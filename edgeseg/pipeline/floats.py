@@ -21,7 +21,7 @@ from edgeseg.bundle import (
 )
 from edgeseg.calibration.observe import Observer
 from edgeseg.calibration.ranges import RangeTable
-from edgeseg.dataset import Dataset, open_dataset
+from edgeseg.dataset import Dataset, open_dataset, spread_evenly
 from edgeseg.errors import BundleError, GraphError, UsageError
 from edgeseg.export.foreign import adopt
 from edgeseg.export.gate import MIN_FRAMES, GateFrames
@@ -311,6 +311,6 @@ def name(dataset: Dataset) -> str:
 def split_frames(source: str, calibration: int, gate: int = GATE_FRAMES) -> tuple[Dataset, Dataset]:
     """Disjoint frames of the train split: for calibration, and for the gate."""
     dataset = open_dataset(source, "train")
-    gated = {(2 * i + 1) * len(dataset) // (2 * gate) for i in range(gate)}
+    gated = set(spread_evenly(len(dataset), gate))
     rest = [i for i in range(len(dataset)) if i not in gated]
     return dataset.subset(rest).spread(calibration), dataset.subset(sorted(gated))

@@ -13,6 +13,10 @@ ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
 TIERS = ("unit", "contract", "layering", "rooms", "torch", "chain", "golden", "gpu")
 
+# Under pytest-xdist each CPU has a process of its own, whose threads would take the CPU of the others.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # The same examples on every run, and no folder of them beside the tests.
 settings.register_profile("edgeseg", derandomize=True, database=None, deadline=None)
 settings.load_profile("edgeseg")

@@ -15,7 +15,8 @@ from edgeseg.errors import GraphError
 class Editor:
     """`model` itself, with its shapes inferred, to be changed; `finish` writes the changes into it.
 
-    `shapes` holds 0 for a size that is not known; neither it nor `types` has what passes added.
+    `shapes`, of constants too, holds 0 for a size that is not known; neither it nor `types` has
+    what passes added.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -26,7 +27,7 @@ class Editor:
         self.shapes: dict[str, tuple[int, ...]] = {
             value.name: tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
             for value in (*graph.input, *graph.value_info, *graph.output)
-        }
+        } | {name: value.shape for name, value in self.constants.items()}
         self.types: dict[str, np.dtype[Any]] = {
             value.name: helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
             for value in (*graph.input, *graph.value_info, *graph.output)
@@ -61,6 +62,11 @@ class Editor:
             return None
         return found[0]
 
+    def channels(self, tensor: str) -> int:
+        """Size of the second axis; 0 where it is not known."""
+        shape = self.shapes.get(tensor, ())
+        return shape[1] if len(shape) > 1 else 0
+
     def constant(self, name: str, value: np.ndarray) -> str:
         """Store a new constant under `name`, or a like one where that is taken; its name."""
         taken, new = {*self.constants, *self.shapes}, name
@@ -80,6 +86,13 @@ class Editor:
         self._at += 1
         self._makers = self._readers = None
         return name
+
+    def rename(self, tensor: str, name: str) -> None:
+        """Let the node that makes `tensor`, which nothing reads, make `name` and be called so."""
+        node = self.maker(tensor)
+        assert node is not None
+        node.output[0] = node.name = name
+        self._makers = None
 
     def remove(self, *nodes: onnx.NodeProto) -> None:
         """Take nodes out; what is added next takes the place of the last of them."""

@@ -26,12 +26,15 @@ def _fold(
 ) -> None:
     constants = editor.constants
     known = all(n in constants for n in (*gemm.input[1:], *conv.input[1:], *spread.input[1:]))
-    if not known or not _is_plain(gemm) or attribute(conv, "group", 1) != 1:
+    if not known or not _are_plain(gemm, conv):
         return
     first, second = constants[gemm.input[1]].astype(np.float64), constants[conv.input[1]]
     if not attribute(gemm, "transB", 0):
         first = first.T
-    if second.shape[2:] != (1, 1) or len(editor.shapes.get(spread.output[0], ())) != 4:
+    between = len(first)
+    if second.shape[2:] != (1, 1) or editor.shapes.get(spread.output[0], ())[1:] != (between, 1, 1):
+        return
+    if len(gemm.input) > 2 and constants[gemm.input[2]].size != between:
         return
     outer = second[:, :, 0, 0].astype(np.float64)
     if outer.shape[0] * first.shape[1] > outer.size + first.size:
@@ -51,6 +54,8 @@ def _fold(
     editor.remove(gemm)
 
 
-def _is_plain(gemm: onnx.NodeProto) -> bool:
-    scaled = (attribute(gemm, "alpha", 1.0), attribute(gemm, "beta", 1.0))
-    return scaled == (1.0, 1.0) and not attribute(gemm, "transA", 0)
+def _are_plain(gemm: onnx.NodeProto, conv: onnx.NodeProto) -> bool:
+    scaled = (attribute(gemm, "alpha", 1.0), attribute(gemm, "beta", 1.0)) != (1.0, 1.0)
+    padded = any(attribute(conv, "pads", [0]))  # a border has the second bias alone
+    grouped = attribute(conv, "group", 1) != 1
+    return not (scaled or attribute(gemm, "transA", 0) or padded or grouped)

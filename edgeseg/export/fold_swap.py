@@ -24,6 +24,8 @@ def fold_swap(editor: Editor) -> None:
     order = editor.constants.get(swap.input[1])
     if order is None or sorted(order.reshape(-1).tolist()) != [0, 1, 2]:
         return
+    if editor.channels(swap.input[0]) != 3:
+        return
     back = np.argsort(order.reshape(-1))
     tensor, chain = swap.output[0], []
     while (node := editor.only_reader(tensor, *ELEMENTWISE)) is not None:

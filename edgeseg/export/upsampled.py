@@ -38,7 +38,7 @@ def depthwise_before_concat(editor: Editor) -> None:
     for conv in [n for n in editor.nodes if n.op_type == "Conv"]:
         join = editor.maker(conv.input[0], "Concat")
         weight = editor.constants.get(conv.input[1])
-        if join is None or weight is None or attribute(join, "axis") != 1:
+        if join is None or weight is None or not _joins_channels(editor, join):
             continue
         strided = max(attribute(conv, "strides", [1])) > 1
         if strided and attribute(conv, "group", 1) == len(weight) and weight.shape[1] == 1:
@@ -64,18 +64,23 @@ def _terms(
     """What the convolution reads, through concats, resizes, and sums that it alone reads."""
     node = editor.maker(tensor)
     alone = len(editor.readers(tensor)) == 1
-    if node is not None and node.op_type == "Concat" and attribute(node, "axis") == 1:
+    if node is not None and node.op_type == "Concat" and _joins_channels(editor, node):
         for part in node.input:
-            until = first + editor.shapes[part][1]
+            until = first + editor.channels(part)
             yield from _terms(editor, part, node, first, until)
             first = until
     elif node is not None and node.op_type == "Add" and alone and not _broadcasts(editor, node):
         for part in node.input:
             yield from _terms(editor, part, node, first, last)
-    elif node is not None and node.op_type == "Resize" and is_linear(editor, node):
+    elif node is not None and node.op_type == "Resize" and _is_linear(editor, node):
         yield Term(node.input[0], first, last, node)
     else:
         yield Term(tensor, first, last)
+
+
+def _joins_channels(editor: Editor, concat: onnx.NodeProto) -> bool:
+    """Whether it is known which channels come from which part."""
+    return attribute(concat, "axis") == 1 and all(editor.channels(n) for n in concat.input)
 
 
 def _broadcasts(editor: Editor, node: onnx.NodeProto) -> bool:
@@ -83,12 +88,17 @@ def _broadcasts(editor: Editor, node: onnx.NodeProto) -> bool:
     return any(name in editor.constants for name in node.input) or shapes[0] != shapes[1]
 
 
-def is_linear(editor: Editor, resize: onnx.NodeProto) -> bool:
-    """Whether a Resize is a bilinear upsampling of two axes whose weights sum to 1."""
+def _is_linear(editor: Editor, resize: onnx.NodeProto) -> bool:
+    """Whether a Resize is a bilinear upsampling of two axes whose weights sum to 1.
+
+    Sizes, where it has them, must be constants: they hold the channels.
+    """
     small, large = (editor.shapes.get(n, ()) for n in (resize.input[0], resize.output[0]))
     if len(small) != 4 or len(large) != 4 or small[:2] != large[:2]:
         return False
     if not all(0 < s <= n for s, n in zip(small, large, strict=True)):
+        return False
+    if any(name and name not in editor.constants for name in resize.input[3:]):
         return False
     plain = not attribute(resize, "antialias", 0) and not attribute(resize, "axes")
     modes = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric")
@@ -102,9 +112,7 @@ def _attributes(node: onnx.NodeProto, **changed: Any) -> dict[str, Any]:
 
 def _rewrite(editor: Editor, conv: onnx.NodeProto, weight: np.ndarray, terms: list[Term]) -> None:
     """One convolution for each term, then their sum; what is upsampled is convolved before."""
-    outputs, output = len(weight), conv.output[0]
-    bias = list(conv.input[2:])
-    total = ""
+    outputs, bias, total = len(weight), list(conv.input[2:]), ""
     editor.remove(conv)
     for i, term in enumerate(sorted(terms, key=lambda t: t.resize is not None)):
         name = f"{conv.name}/{i}"
@@ -118,11 +126,8 @@ def _rewrite(editor: Editor, conv: onnx.NodeProto, weight: np.ndarray, terms: li
             if max(attribute(conv, "strides", [1])) > 1:
                 picked = {"kernel_shape": [1, 1], "strides": attribute(conv, "strides")}
                 value = editor.add("MaxPool", f"{name}/picked", value, **picked)
-        last = i == len(terms) - 1
-        if not total:
-            total = value
-        else:
-            total = editor.add("Add", output if last else f"{name}/sum", total, value)
+        total = editor.add("Add", f"{name}/sum", total, value) if total else value
+    editor.rename(total, conv.output[0])
 
 
 def _upsampled(
@@ -144,7 +149,7 @@ def _split_depthwise(
     first, parts = 0, []
     editor.remove(conv)
     for i, tensor in enumerate(join.input):
-        last = first + editor.shapes[tensor][1]
+        last = first + editor.channels(tensor)
         names = [tensor, editor.constant(f"{conv.input[1]}/{i}", weight[first:last])]
         if len(conv.input) > 2:
             bias = editor.constants[conv.input[2]][first:last]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 from onnx_graphs import Graph, assert_same, run
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
@@ -111,6 +112,16 @@ def test_linear_layers_stay_where_the_product_is_larger_or_the_middle_is_read():
     assert "Gemm" in kinds(changed(g.model("z"), fold_linear))
 
 
+def test_linear_layers_stay_where_one_bias_is_for_all_or_a_border_is_padded():
+    one = attention()
+    one.constants["fc.b"] = one.constants["fc.b"][:1]
+    assert "Gemm" in kinds(changed(one.model("y"), fold_linear))
+    padded = attention()
+    padded.nodes.pop()
+    padded.nodes[-1].attribute.append(helper.make_attribute("pads", [1, 1, 1, 1]))
+    assert "Gemm" in kinds(changed(padded.model("weigh"), fold_linear))
+
+
 def swapped(*order: int) -> Graph:
     """The frame in another channel order, normalised, then read by two convolutions."""
     g = Graph()
@@ -137,6 +148,14 @@ def test_the_swap_stays_where_something_else_reads_the_frame():
     g.add("ReduceMean", "mean_of", "normal")
     g.add("Add", "z", "y", "mean_of")
     assert "Gather" in kinds(changed(g.model("z"), fold_swap))
+
+
+def test_three_of_four_channels_are_no_swap():
+    g = Graph()
+    g.add("Transpose", "planes", g.conv("four", "image", 4, 3), perm=[0, 1, 2, 3])
+    g.add("Gather", "three", "planes", g.constant("order", np.array([2, 1, 0])), axis=1)
+    g.conv("y", "three", 4, 3)
+    assert "Gather" in kinds(changed(g.model("y"), fold_swap))
 
 
 def resized(g: Graph, name: str, tensor: str, channels: int, **given: object) -> str:
@@ -191,6 +210,40 @@ def test_sums_of_upsampled_maps_are_convolved_one_by_one():
     resizes = [n.output[0] for n in found.graph.node if n.op_type == "Resize"]
     assert sorted(sizes[name] for name in resizes) == [4, 4, 6]
     assert_same(run(found), run(model))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_one_upsampled_map_alone_is_convolved_before(stride):
+    g = Graph()
+    resized(g, "up", g.conv("low", "image", 6, 3), 6)
+    weight, bias = g.random("c.w", 4, 6, 1, 1), g.random("c.b", 4)
+    g.add("Conv", "y", "up", weight, bias, strides=[stride] * 2)
+    model = g.model("y")
+    found = changed(model, pointwise_first)
+    assert kinds(found)[:3] == ["Conv", "Conv", "Resize"]
+    assert_same(run(found), run(model))
+
+
+def test_a_constant_beside_what_is_upsampled_has_its_channels():
+    g = Graph()
+    resized(g, "up", g.conv("low", "image", 6, 3), 6)
+    g.add("Concat", "both", g.random("grid", 1, 2, 12, 16), "up", axis=1)
+    g.add("Conv", "y", "both", g.random("c.w", 4, 8, 1, 1))
+    model = g.model("y")
+    found = changed(model, pointwise_first)
+    assert "Concat" not in kinds(found)
+    assert_same(run(found), run(model))
+
+
+def test_channels_that_are_not_known_are_not_taken_apart():
+    model = onnx.shape_inference.infer_shapes(joined().model("y"))
+    for value in model.graph.value_info:
+        if value.name == "side":
+            value.type.tensor_type.shape.dim[1].Clear()
+    editor = Editor(model)
+    pointwise_first(editor)
+    depthwise_before_concat(editor)
+    assert [n.name for n in editor.nodes] == [n.name for n in model.graph.node]
 
 
 def test_a_convolution_with_as_many_outputs_stays_behind_the_upsampling():

@@ -116,6 +116,7 @@ def measure(job: Job, root: Path = Path("/")) -> dict[str, Any]:
         others = Watch()
         timed = time_steadily(call, job, sensors, batch)
         others.stop()
+        stages = {**timed.stages, **_crf_stage(segmenter, len(timed.latency.samples))}
         peak = peak_mib()
         soaked = _soak(call, job, sensors, manifest) if job.soak else None
         return {
@@ -123,7 +124,7 @@ def measure(job: Job, root: Path = Path("/")) -> dict[str, Any]:
             **_engine(segmenter),
             "load_ms": round(load_ms, 3),
             "latency_ms": timed.latency.to_dict(),
-            "stages_ms": {**timed.stages, **_crf_stage(segmenter, len(timed.latency.samples))},
+            "stages_ms": stages,
             "throughput_fps": round(timed.latency.throughput, 3),
             "peak_rss_mib": peak,
             **_accuracy(job, segmenter, manifest),
@@ -158,7 +159,7 @@ def _check_batch(job: Job, batch: int) -> None:
 
 
 def _crf_stage(segmenter: Segmenter, calls: int) -> dict[str, Any]:
-    """Of `stages_ms`: the dense CRF alone, a part of `decode`, in the timed calls."""
+    """Of `stages_ms`: the dense CRF alone, a part of `decode`, in the last `calls` calls."""
     if not isinstance(segmenter, CrfSegmenter):
         return {}
     return {"crf": summary_of(segmenter.crf_ms[-calls:])}

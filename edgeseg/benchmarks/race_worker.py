@@ -95,7 +95,7 @@ def _usual_frames(entry: dict[str, Any]) -> Call:
     rgb = entry["order"] == "rgb"
     if "place" not in entry:
         return lambda frame: frame[..., ::-1] if rgb else frame
-    placement, fill = _placement(entry), tuple(entry["fill"])
+    placement, fill = _placement(entry), tuple(entry["fill"][:: 1 if rgb else -1])
     if entry.get("opencv"):
         from edgeseg.benchmarks.prepare_speed import in_opencv, opencv
 

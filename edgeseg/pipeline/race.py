@@ -171,7 +171,7 @@ def _about(networks: Networks, plan: Race) -> dict[str, Any]:
 def check_names(plan: Race) -> None:
     """UsageError for an `only` that no race knows, before anything is built."""
     ours = [_name(*pair) for pair in OURS]
-    known = [*ours, *(f"engine alone {name.removeprefix('edgeseg ')}" for name in ours), *OTHERS]
+    known = [*ours, *map(_alone, ours), *OTHERS]
     known += [OPENCV] if plan.camera else []
     known += plan.rivals.rivals if plan.rivals else ()
     for name in plan.only:
@@ -194,6 +194,10 @@ def _name(target: str, precision: str) -> str:
     return f"edgeseg {precision}" if target == "openvino" else f"edgeseg {target} {precision}"
 
 
+def _alone(name: str) -> str:
+    return f"engine alone {name.removeprefix('edgeseg ')}"
+
+
 def built_in(networks: Networks, threads: int) -> list[Contestant]:
     """All that need no environment of their own. The first is whom nearly all are measured with."""
     spec = networks.spec
@@ -207,7 +211,7 @@ def built_in(networks: Networks, threads: int) -> list[Contestant]:
         found.append(Contestant(name, f"edgeseg, {target}", precision, entry, name))
         alone = {**entry, "kind": "engine alone", "frames": str(networks.frames)}
         title = f"{target} alone: our folder's engine, without preparation and decode"
-        found.append(Contestant(f"engine alone {name[8:]}", title, precision, alone, name))
+        found.append(Contestant(_alone(name), title, precision, alone, name))
     usual = {"kind": "usual script", "path": str(networks.planes), **normal, **common}
     best = {"kind": "openvino", "path": str(networks.called), **normal, **common}
     title = "usual script: numpy, ONNX Runtime, numpy's argmax"

@@ -13,12 +13,11 @@ from onnx.utils import Extractor
 
 from edgeseg.benchmarks.camera_frames import Camera, as_camera
 from edgeseg.bundle import InputSpec
-from edgeseg.dataset import Dataset, Sample, open_dataset
+from edgeseg.dataset import Dataset, open_dataset
 from edgeseg.disk import writing_file
 from edgeseg.errors import GraphError, UsageError
 from edgeseg.export.gate import Budget
-from edgeseg.frame import Size, enlarged, place, prepare_labels
-from edgeseg.labels import IGNORE
+from edgeseg.frame import enlarged, place
 from edgeseg.pipeline.bench import torch_folder
 from edgeseg.pipeline.export import choose_frames, export_network
 from edgeseg.pipeline.floats import FloatNetwork, make_float, prepared
@@ -40,8 +39,7 @@ class Networks:
     `planes` maps normalised float planes (1, 3, H, W) to full-size scores, `called` to uint8
     labels: what torch exports to those who write their own scripts, not rewritten. `frames` are
     (N, H, W, 3) uint8 BGR at the network's size, `taken` what the camera gives: the same without a
-    `camera`.
-    `torch` is None for a foreign .onnx. `scores`: decode is ours, outside the graph.
+    `camera`. `torch` is None for a foreign .onnx. `scores`: decode is ours, outside the graph.
     """
 
     network: FloatNetwork
@@ -151,16 +149,14 @@ def seen(
     count: int = RACED_FRAMES,
 ) -> np.ndarray:
     """(N, scale H, scale W) bool: the pixels of the network's input that are no padding."""
+    assert spec.size is not None
     masks = []
     for sample in dataset.spread(count):
-        taken = np.zeros(camera.size if camera else sample.labels.shape, np.uint8)
-        placement = enlarged(place(taken.shape, _size(sample, spec), spec.fit), scale)
-        masks.append(prepare_labels(taken, placement) != IGNORE)
+        taken = camera.size if camera else sample.labels.shape
+        placement = enlarged(place(taken, spec.size, spec.fit), scale)
+        masks.append(np.zeros(placement.network, bool))
+        masks[-1][placement.target.slices] = True
     return np.stack(masks)
-
-
-def _size(sample: Sample, spec: InputSpec) -> Size:
-    return spec.size or (sample.image.shape[0], sample.image.shape[1])
 
 
 def _save(path: Path, array: np.ndarray) -> None:

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from edgeseg.benchmarks.camera_frames import Camera, as_camera
 from edgeseg.benchmarks.race import Contestant, Worker, ratio, results, run_race
-from edgeseg.benchmarks.race_worker import open_openvino, open_usual
+from edgeseg.benchmarks.race_worker import _usual_frames, open_openvino, open_usual
 from edgeseg.cli import main
 from edgeseg.errors import EngineError, GraphError, RecipeError, UsageError
 from edgeseg.pipeline.race import Rivals, choose
@@ -175,6 +175,14 @@ def test_contestants_prepare_a_camera_s_frames(form: str, tmp_path):
         assert found.shape == (4, 6)
         assert (found[:, 1:5] == [0, 0, 1, 1]).all()
         assert (found[:, [0, 5]] == 0).all()  # the bars: neither
+
+
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+def test_bars_have_the_fill_in_the_network_s_order(order):
+    entry = {"order": order, "format": "bgr", "place": [[12, 12], [4, 6], "pad"], "fill": [1, 2, 3]}
+    made = _usual_frames(entry)(np.full((12, 12, 3), (30, 20, 10), np.uint8))
+    assert made[0, 0].tolist() == [1, 2, 3]
+    assert made[0, 2].tolist() == ([10, 20, 30] if order == "rgb" else [30, 20, 10])
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ class VideoWriter:
             raise EngineError(f"this FFmpeg has no encoder of {', '.join(ENCODERS)}")
         self.path, self.size, self.encoder, self.written = path, size, encoder, 0
         self._time_base = Fraction(1, CLOCK) if live else 1 / rate
-        self._last = -1
+        self._live, self._last = live, -1
         self._container = av.open(str(path), "w", format=SUFFIXES[suffix])
         options = dict(ENCODERS[encoder])
         stream = cast(VideoStream, self._container.add_stream(encoder, rate, options))
@@ -136,7 +136,8 @@ class VideoWriter:
         frame = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24").reformat(
             format="yuv420p", dst_colorspace=Colorspace.ITU709
         )
-        self._last = max(self._last + 1, round(Fraction(at) / self._time_base))
+        due = round(Fraction(at) / self._time_base) if self._live else 0
+        self._last = max(self._last + 1, due)
         frame.time_base, frame.pts = self._time_base, self._last
         self._mux(frame)
         self.written += 1

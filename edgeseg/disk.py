@@ -100,6 +100,13 @@ def check_folder(path: Path) -> None:
     _check_place(path / "file")
 
 
+def check_new_folder(path: Path) -> None:
+    """BundleError or UsageError unless `path` is an empty folder, or may become one."""
+    check_folder(path)
+    if path.exists() and any(path.iterdir()):
+        raise UsageError(f"--out {path} is there already; give a new or empty folder")
+
+
 def check_file(path: Path) -> None:
     """UsageError unless a file may be written at `path`."""
     if path.is_dir():

@@ -17,7 +17,7 @@ import numpy as np
 
 from edgeseg import picture
 from edgeseg.dataset import read_image
-from edgeseg.disk import writing_file
+from edgeseg.disk import check_new_folder, writing_file
 from edgeseg.errors import DataError, EngineError, UsageError
 from edgeseg.labels import ClassTable
 
@@ -178,8 +178,7 @@ class FolderSink(Sink):
 
     def __init__(self, folder: Path, drawing: Drawing) -> None:
         super().__init__()
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UsageError(f"--out {folder} is there already; give a new or empty folder")
+        check_new_folder(folder)
         self._folder, self._table = folder, drawing.table
         self._drawing = Drawing(drawing.table, drawing.opacity, plain=True)
 

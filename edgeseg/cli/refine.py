@@ -20,6 +20,7 @@ from edgeseg.cli.output import (
     progress,
 )
 from edgeseg.dataset import SPLITS, Dataset, open_dataset
+from edgeseg.disk import check_new_folder
 from edgeseg.errors import UsageError
 from edgeseg.frame import FITS, parse_size
 from edgeseg.labels import class_table
@@ -129,8 +130,8 @@ def run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> None:
     if args.out is None and args.data is None:
         raise UsageError("--frames has no truth to score with: give --out DIR for refined labels")
-    if args.out is not None and args.out.exists() and any(args.out.iterdir()):
-        raise UsageError(f"--out {args.out} is there already; give a new or empty folder")
+    if args.out is not None:
+        check_new_folder(args.out)
     wanted = args.frames is not None and args.labels is not None
     if wanted and args.table is None:
         raise UsageError("--labels beside --frames needs --table: which class has which id")

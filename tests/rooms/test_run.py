@@ -88,10 +88,16 @@ def test_images_to_a_folder(folder: str, images: Path, tmp_path: Path, capsys):
     assert "4 frames" in capsys.readouterr().out
 
 
-def test_a_folder_that_has_things_in_it_is_refused(folder: str, images: Path, capsys):
+def test_a_folder_that_has_things_in_it_is_refused(
+    folder: str, images: Path, tmp_path: Path, capsys
+):
     assert main(["run", folder, "--source", str(images), "--out", str(images)]) == 2
     assert "is there already; give a new or empty folder" in capsys.readouterr().err
     assert len(list(images.iterdir())) == 4
+    (tmp_path / "file").write_text("mine")
+    line = ["run", folder, "--source", str(images), "--out", str(tmp_path / "file")]
+    assert main(line) == 2
+    assert "file is a file; --out expects a folder" in capsys.readouterr().err
 
 
 def test_one_image_to_one_image(folder: str, images: Path, tmp_path: Path):
@@ -466,6 +472,17 @@ def test_colours_are_written_as_bt_709(tmp_path: Path):
         frame = next(container.decode(video=0))
     assert abs(int(frame.to_ndarray()[32, 32]) - 83) <= 2
     assert frame.colorspace == edgeseg.video.BT709
+
+
+@pytest.mark.parametrize(("live", "times"), [(False, [0, 0.2, 0.4, 0.6]), (True, [0, 1, 2, 3])])
+def test_only_a_cameras_overlay_keeps_when_frames_came(live: bool, times, tmp_path: Path):
+    """One a second; a video's frames that take so long to segment still last a fifth of one."""
+    path = tmp_path / "o.mp4"
+    with VideoWriter(path, ".mp4", Fraction(5), (64, 64), live) as writer:
+        for second in range(4):
+            writer.write(np.zeros((64, 64, 3), np.uint8), second)
+    with av.open(str(path)) as container:
+        assert [frame.time for frame in container.decode(video=0)] == pytest.approx(times)
 
 
 def test_a_missing_video(tmp_path: Path):

@@ -13,8 +13,6 @@ SOURCES = (
     "pixels.cu", "pixels.cuh", "decode_scores.h", "decode_isa.h", "decode_arithmetic.h",
     "prepare_arithmetic.h",
 )  # fmt: skip
-FORMATS = {"rgb": 0, "bgr": 0, "nv12": 1, "yuyv": 2, "grey": 3}
-"""Formats of frames, as in prepare.py, and their numbers in pixels.cuh."""
 LABELS = 3
 """The kind of decode of networks that return labels: they are only taken."""
 _POINTER, _INT = ctypes.c_void_p, ctypes.c_int32

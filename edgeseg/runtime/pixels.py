@@ -16,15 +16,8 @@ from edgeseg.frame import Placement, nearest, taps
 from edgeseg.runtime.cuda import Buffer, DeviceMemory, Gpu, Kernels
 from edgeseg.runtime.decode_native import KINDS, TYPES
 from edgeseg.runtime.decode_numpy import AXES, MEASURES
-from edgeseg.runtime.pixel_jobs import (
-    DECODE,
-    FORMATS,
-    LABELS,
-    PREPARE,
-    SIZES,
-    DecodeJob,
-    PrepareJob,
-)
+from edgeseg.runtime.pixel_jobs import DECODE, LABELS, PREPARE, SIZES, DecodeJob, PrepareJob
+from edgeseg.runtime.prepare_native import FORMATS
 
 MOST_FITS = 4
 """Sizes of frames that are kept ready."""

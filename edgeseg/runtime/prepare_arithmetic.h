@@ -15,7 +15,7 @@
 #endif
 #endif
 
-/* As in prepare_native.py and pixel_jobs.py, all of them. */
+/* As in prepare_native.py, all of them. */
 enum { THREE, NV12, YUYV, GREY };
 
 /* Rows are mixed first, (sum + HALF_FINE) >> FINE, and then columns, (sum + HALF_REST) >> REST;

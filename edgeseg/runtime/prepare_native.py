@@ -13,7 +13,8 @@ from edgeseg.runtime import decode_native
 
 ISAS = {"avx2": 4, "neon": 2, "c": 1}
 """Instruction sets and their bits in prepare.c, the fastest first."""
-KINDS = {"rgb": 0, "bgr": 0, "nv12": 1, "yuyv": 2, "grey": 3}
+FORMATS = {"rgb": 0, "bgr": 0, "nv12": 1, "yuyv": 2, "grey": 3}
+"""Formats of frames, as in prepare.py, and their numbers in prepare_arithmetic.h."""
 
 _POINTERS = (
     "frame", "chroma", "row_first", "column_first", "row_weights", "column_weights", "out",
@@ -77,7 +78,7 @@ def _job(
         to_top=target.top, to_left=target.left, h=h, w=w,
         network_h=placement.network[0], network_w=placement.network[1],
         row_taps=rows.weights.shape[1], pairs=columns.weights.shape[0],
-        format=KINDS[name], swap=swap, isa=ISAS[isa], fill=(ctypes.c_int32 * 3)(*fill),
+        format=FORMATS[name], swap=swap, isa=ISAS[isa], fill=(ctypes.c_int32 * 3)(*fill),
     )  # fmt: skip
     job.arrays = (rows, columns)  # what the pointers point to lives as long
     return job

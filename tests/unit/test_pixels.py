@@ -14,9 +14,10 @@ from edgeseg.runtime import decode_native, pixel_jobs
 from edgeseg.runtime.decode import Decoder
 from edgeseg.runtime.decode_native import KINDS, TYPES
 from edgeseg.runtime.decode_numpy import AXES, MEASURES
-from edgeseg.runtime.pixel_jobs import DECODE, FORMATS, PREPARE, DecodeJob, PrepareJob, why_not
+from edgeseg.runtime.pixel_jobs import DECODE, PREPARE, DecodeJob, PrepareJob, why_not
 from edgeseg.runtime.prepare import FORMATS as ALL_FORMATS
 from edgeseg.runtime.prepare import Preparer
+from edgeseg.runtime.prepare_native import FORMATS
 
 pytestmark = pytest.mark.unit
 

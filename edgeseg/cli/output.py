@@ -15,6 +15,7 @@ from typing import Any
 from edgeseg.disk import check_file, write_json
 from edgeseg.errors import UsageError
 from edgeseg.runtime.crf import CrfSpec, parse_crf
+from edgeseg.runtime.engine import INFERENCE_PRECISIONS
 
 
 def add_crf(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +77,7 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
     add_thread_count(parser)
     parser.add_argument(
         "--inference-precision",
-        choices=("f32", "bf16", "f16"),
+        choices=INFERENCE_PRECISIONS,
         help="float arithmetic (default: f32; for fp16 and int8 folders the engine's half)",
     )
 

@@ -37,7 +37,7 @@ NEEDS_TOO = {
     "pycuda": "pip install pycuda (it is compiled: CUDA's nvcc must be on the PATH)",
 }
 """Libraries that come beside an engine's own."""
-PRECISIONS = ("f32", "bf16", "f16")
+INFERENCE_PRECISIONS = ("f32", "bf16", "f16")
 """Of float arithmetic, where an engine may choose."""
 NO_DRIVER = "libcuda"
 """What the system calls the driver's library when it finds none."""
@@ -61,8 +61,9 @@ class EngineOptions:
                 f"threads is {self.threads}; expected 1 or more, or None for all cores"
             )
         asked = self.inference_precision
-        if asked is not None and asked not in PRECISIONS:
-            raise UsageError(f"unknown inference precision '{asked}'.{guess(asked, PRECISIONS)}")
+        if asked is not None and asked not in INFERENCE_PRECISIONS:
+            known = guess(asked, INFERENCE_PRECISIONS)
+            raise UsageError(f"unknown inference precision '{asked}'.{known}")
 
 
 class Engine(ABC):

@@ -19,10 +19,10 @@ import numpy as np
 
 gi.require_version("Gst", "1.0")
 gi.require_version("GstApp", "1.0")
-from gi.repository import Gst, GstApp  # noqa: E402, F401 (GstApp gives the sink its methods)
+from gi.repository import GLib, Gst, GstApp  # noqa: E402, F401 (GstApp: the sink's methods)
 
 import edgeseg  # noqa: E402
-from edgeseg.errors import EdgesegError, EngineError  # noqa: E402
+from edgeseg.errors import EdgesegError, EngineError, UsageError  # noqa: E402
 
 JETSON = (
     "nvarguscamerasrc ! video/x-raw(memory:NVMM),width=1280,height=720,framerate=30/1 "
@@ -60,7 +60,10 @@ def frames(description: str) -> Iterator[edgeseg.Captured]:
     """(H * 3 / 2, W) uint8 NV12 frames of a pipeline that ends in video/x-raw,format=NV12."""
     Gst.init(None)
     sink_options = "name=sink max-buffers=1 drop=true sync=false"
-    pipeline = Gst.parse_launch(f"{description} ! appsink {sink_options}")
+    try:
+        pipeline = Gst.parse_launch(f"{description} ! appsink {sink_options}")
+    except GLib.Error as error:
+        raise UsageError(f"{error.message}, in the pipeline: {description}") from error
     sink = pipeline.get_by_name("sink")
     pipeline.set_state(Gst.State.PLAYING)
     try:

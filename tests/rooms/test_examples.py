@@ -19,7 +19,7 @@ import pytest
 from engine_folders import SIZE, TABLE, expected, onnxruntime_folder
 
 import edgeseg
-from edgeseg.errors import EngineError
+from edgeseg.errors import EngineError, UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -207,6 +207,12 @@ class Pipeline:
         return SimpleNamespace(parse_error=lambda: (error, "debug"))
 
 
+class Refused(Exception):
+    """What GStreamer raises for a pipeline that it can't make."""
+
+    message = 'no element "camrasrc"'
+
+
 @pytest.fixture
 def gstreamer(monkeypatch):
     launched = []
@@ -219,7 +225,8 @@ def gstreamer(monkeypatch):
             parse_launch=lambda text: (launched.append(text), pipeline)[1],
         )  # fmt: skip
         double(monkeypatch, "gi", require_version=lambda *_: None)
-        double(monkeypatch, "gi.repository", Gst=gst, GstApp=None)
+        glib = SimpleNamespace(Error=Refused)
+        double(monkeypatch, "gi.repository", GLib=glib, Gst=gst, GstApp=None)
         return example("gstreamer_camera")
 
     start.launched = launched  # type: ignore[attr-defined]
@@ -250,6 +257,16 @@ def test_a_pipeline_that_falls_silent_is_said_and_stopped(gstreamer):
     with pytest.raises(EngineError, match="no frame for 2 s, from: camerasrc"):
         next(gstreamer(pipeline).frames("camerasrc"))
     assert pipeline.states == ["playing", "null"]
+
+
+def test_a_pipeline_that_can_not_be_made_is_what_was_typed(gstreamer, monkeypatch):
+    def refuse(_: str) -> None:
+        raise Refused
+
+    module = gstreamer(Pipeline([], (6, 10)))
+    monkeypatch.setattr(module.Gst, "parse_launch", refuse)
+    with pytest.raises(UsageError, match='no element "camrasrc", in the pipeline: camrasrc'):
+        next(module.frames("camrasrc"))
 
 
 def test_what_an_element_says_is_passed_on(gstreamer):

@@ -31,7 +31,10 @@ die() {
 mounted=()
 cleanup() {
     local i
-    for ((i = ${#mounted[@]} - 1; i >= 0; i--)); do umount --lazy "${mounted[i]}" || true; done
+    for ((i = ${#mounted[@]} - 1; i >= 0; i--)); do
+        # debootstrap's second stage unmounts what it found mounted.
+        ! mountpoint -q "${mounted[i]}" || umount --lazy "${mounted[i]}" || true
+    done
     mounted=()
 }
 trap cleanup EXIT

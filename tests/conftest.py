@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
 TIERS = ("unit", "contract", "layering", "rooms", "torch", "chain", "golden", "gpu")
 
-# Under pytest-xdist each CPU has a process of its own, whose threads would take the CPU of the others.
+# Under pytest-xdist each CPU has a process, whose threads would take the CPU of the others.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

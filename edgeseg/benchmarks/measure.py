@@ -162,7 +162,7 @@ def _crf_stage(segmenter: Segmenter, calls: int) -> dict[str, Any]:
     """Of `stages_ms`: the dense CRF alone, a part of `decode`, in the last `calls` calls."""
     if not isinstance(segmenter, CrfSegmenter):
         return {}
-    return {"crf": summary_of(segmenter.crf_ms[-calls:])}
+    return {"crf": summary_of(list(segmenter.crf_ms)[-calls:])}
 
 
 class Watch:

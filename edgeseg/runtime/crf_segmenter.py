@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import deque
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -19,12 +20,15 @@ from edgeseg.runtime.segmenter import Segmenter, Workspace
 
 FULL_SIZE = OutputSpec("scores", decode="bilinear")
 """Of engines that return scores at the size of the labels."""
+TIMED_FRAMES = 10_000
+"""The last so many keep their times: a camera runs for days."""
 
 
 class CrfSegmenter(Segmenter):
     """Labels by the dense CRF, at the network's output size; the stage `decode` includes it.
 
-    `crf_ms` holds the milliseconds of the CRF itself, frame by frame, `engine_ms` the engine's.
+    `crf_ms` holds the milliseconds of the CRF itself, frame by frame, `engine_ms` the engine's, of
+    the last TIMED_FRAMES.
     """
 
     def __init__(
@@ -38,8 +42,8 @@ class CrfSegmenter(Segmenter):
         super().__init__(engine, bundle, frames=frames)
         self._device = None  # scores come back to the CPU
         self.crf = DenseCrf(spec, threads=engine.threads)
-        self.crf_ms: list[float] = []
-        self.engine_ms: list[float] = []
+        self.crf_ms: deque[float] = deque(maxlen=TIMED_FRAMES)
+        self.engine_ms: deque[float] = deque(maxlen=TIMED_FRAMES)
         self._layer: dict[str, np.ndarray] = {}
         if self.output.decode in WEIGHTED:
             with np.load(bundle.path("decode.npz")) as arrays:

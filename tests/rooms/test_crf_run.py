@@ -17,7 +17,7 @@ from edgeseg.dataset import read_ids
 from edgeseg.errors import UsageError
 from edgeseg.runtime import engine_fake
 from edgeseg.runtime.crf import CrfSpec
-from edgeseg.runtime.crf_segmenter import FULL_SIZE, CrfSegmenter, with_crf
+from edgeseg.runtime.crf_segmenter import FULL_SIZE, TIMED_FRAMES, CrfSegmenter, with_crf
 from edgeseg.runtime.engine_fake import FakeEngine
 from edgeseg.runtime.segmenter import Segmenter
 
@@ -54,7 +54,8 @@ def test_labels_are_smoothed_and_timed():
     labels, stages = smoothed.timed(frame())
     assert (labels == CLEAN).all()
     assert 0 < smoothed.crf_ms[0] <= stages.decode
-    assert smoothed.engine_ms == [stages.engine]
+    assert list(smoothed.engine_ms) == [stages.engine]
+    assert smoothed.crf_ms.maxlen == smoothed.engine_ms.maxlen == TIMED_FRAMES  # no leak
     assert smoothed.frame_format == "bgr"
     assert smoothed.decode_name.startswith("bilinear x1, then dense CRF: ")
 

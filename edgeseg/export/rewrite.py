@@ -6,7 +6,7 @@ measured with each, and what was tried and not kept, is in docs/benchmarks.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import onnx
 
@@ -28,9 +28,9 @@ PASSES: dict[str, Callable[[Editor], None]] = {
 # fmt: on
 
 
-def rewrite(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Apply PASSES to `model`, which knows its shapes, in place; the model."""
+def rewrite(model: onnx.ModelProto, names: Iterable[str] = PASSES) -> onnx.ModelProto:
+    """Apply the PASSES of these names to `model`, which knows its shapes, in place; the model."""
     editor = Editor(model)
-    for change in PASSES.values():
-        change(editor)
+    for name in names:
+        PASSES[name](editor)
     return editor.finish()

@@ -36,6 +36,8 @@ CLASSES = 19
 GEMM = 1024
 """Rows and columns of the matrices whose product shows the peak."""
 DRAWS = 1000
+REST = 0.05
+"""Seconds before a turn: threads of OpenBLAS and oneTBB spin for tens of milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,9 @@ def time_case(case: Case, threads: int, rounds: int) -> dict[str, Any]:
     turns = {name: turn_of(lambda _, c=call: c()) for name, call in everything.items()}  # type: ignore[misc]
     samples = {
         name: [round(times[0], 4) if times else None for times in found]
-        for name, found in take_turns(turns, rounds=rounds, seldom=slow).items()
+        for name, found in take_turns(
+            turns, rounds=rounds, dropped=1, seldom=slow, rest=REST
+        ).items()
     }
     ours = next(iter(calls))
     rows = [

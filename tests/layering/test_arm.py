@@ -189,7 +189,7 @@ def fakes(tree: Path, fails: str) -> dict[str, str]:
     shutil.copy(SCRIPT, tree / "scripts")
     (tree / "bin").mkdir()
     names = ("mount", "umount", "debootstrap", "qemu-aarch64-static", "update-binfmts", "chroot",
-             "aarch64-linux-gnu-gcc", "apt-get")  # fmt: skip
+             "aarch64-linux-gnu-gcc", "apt-get", "mountpoint")  # fmt: skip
     for name in names:
         code = 1 if name == fails else 0
         path = tree / "bin" / name

@@ -1,14 +1,13 @@
 """Contestants take turns, so that what disturbs the machine for seconds meets all of them.
 
 In a round each has one turn of some calls, in an order drawn anew. The first calls of a turn, in
-which caches and threads come back, and the first round may be left out. Thread pools (OpenBLAS,
-oneTBB) spin for milliseconds after a call, on the core that the next one wants: a rest lets them.
+which caches and threads come back, and the first round may be left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from time import perf_counter, sleep
+from time import perf_counter
 
 import numpy as np
 
@@ -40,23 +39,20 @@ def take_turns(
     dropped: int = 0,
     warm_up: int = 0,
     seldom: Collection[str] = (),
-    rest: float = 0.0,
     seed: int = 0,
 ) -> dict[str, list[list[float]]]:
     """Name -> for each round the milliseconds of `calls` calls, after `dropped` that are not kept.
 
     `warm_up` rounds come first and are not kept. Those in `seldom` sit out all but every SELDOM-th
-    round: the milliseconds of such a round are an empty list. `rest` seconds pass before a turn.
+    round: the milliseconds of such a round are an empty list.
     """
     random, names = np.random.default_rng(seed), list(turns)
     found: dict[str, list[list[float]]] = {name: [] for name in names}
     for number in range(-warm_up, rounds):
         for index in random.permutation(len(names)):
             name = names[int(index)]
-            times: list[float] = []
-            if name not in seldom or number % SELDOM == 0:
-                sleep(rest)
-                times = list(turns[name](dropped + calls)[dropped:])
+            takes_part = name not in seldom or number % SELDOM == 0
+            times = list(turns[name](dropped + calls)[dropped:]) if takes_part else []
             if number >= 0:
                 found[name].append(times)
     return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from edgeseg.benchmarks import turns as room
 from edgeseg.benchmarks.turns import SELDOM, Turn, take_turns, turn_of
 
 pytestmark = pytest.mark.unit
@@ -53,11 +52,3 @@ def test_the_slow_sit_out():
     found = take_turns(turns, rounds=SELDOM + 2, seldom=("slow",))
     assert [len(times) for times in found["quick"]] == [1] * (SELDOM + 2)
     assert [len(times) for times in found["slow"]] == [1] + [0] * (SELDOM - 1) + [1, 0]
-
-
-def test_nobody_s_threads_spin_any_more(monkeypatch):
-    clock, rests = Clock(), []
-    monkeypatch.setattr(room, "sleep", lambda seconds: rests.append((seconds, clock.log)))
-    turns = {"quick": clock.takes("q", 1), "slow": clock.takes("s", 9)}
-    take_turns(turns, rounds=1, seldom=("slow",), warm_up=1, rest=0.25)
-    assert rests == [(0.25, clock.log[:n]) for n in range(3)]  # before each turn of theirs

@@ -95,7 +95,7 @@ def make_networks(
 ) -> Networks:
     """The float network, its cut graphs and the frames, written anew under `out`."""
     frames = choose_frames(data, None)
-    network, scores = _float(source, frames.gate, say)
+    network, scores = scored_float(source, frames.gate, say)
     plain = make_float(dataclasses.replace(source, rewritten=False), frames.gate, say)
     path = find_model(source.model)
     torch = torch_folder(source, path, out / "engines" / "torch") if path.is_dir() else None
@@ -125,7 +125,7 @@ def build(networks: Networks, pairs: Collection[tuple[str, str]], say: Say) -> N
         export_network(networks.network, int8, plan, networks.folder(target, precision), say)
 
 
-def _float(source: Source, gate: Dataset, say: Say) -> tuple[FloatNetwork, bool]:
+def scored_float(source: Source, gate: Dataset, say: Say) -> tuple[FloatNetwork, bool]:
     """The float network with scores where its last layer has a decode, and whether it has."""
     try:
         return make_float(dataclasses.replace(source, scores=True), gate, say), True

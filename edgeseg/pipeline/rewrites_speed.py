@@ -26,18 +26,17 @@ from edgeseg.benchmarks.turns import Turn, take_turns, turn_of
 from edgeseg.bundle import Bundle
 from edgeseg.disk import write_json
 from edgeseg.errors import EdgesegError, UsageError
-from edgeseg.export.gate import Budget
 from edgeseg.export.rewrite import PASSES, rewrite
 from edgeseg.frame import Size, format_size, parse_size
 from edgeseg.pipeline.export import choose_frames, export_network
-from edgeseg.pipeline.floats import FloatNetwork, make_float
+from edgeseg.pipeline.floats import FloatNetwork
 from edgeseg.pipeline.plan import SIZES, SYNTHETIC, Plan, Say, Source
+from edgeseg.pipeline.race_networks import scored_float
 from edgeseg.runtime.segmenter import Segmenter, load
 
 BEFORE = "no pass"
 ENGINES = (("openvino", "f32"), ("openvino", "bf16"), ("onnxruntime", None))
 """(target, what OpenVINO computes in)."""
-SAME = Budget(0.5, 5.0)
 
 
 def graphs(network: FloatNetwork) -> dict[str, onnx.ModelProto]:
@@ -59,13 +58,14 @@ def measure(model: str, size: Size, data: str, rounds: int, say: Say) -> list[di
     UsageError where no pass changes the graph.
     """
     frames = choose_frames(data, None)
-    network = _plain(Source(model, size=size, rewritten=False), frames.gate, say)
+    source = Source(model, size=size, rewritten=False)
+    network, _ = scored_float(source, frames.gate, say)
     made = graphs(network)
     if len(made) == 1:
         raise UsageError(f"no rewrite changes {model}; there is nothing to compare")
     rows: list[dict[str, Any]] = []
     for target, precision in ENGINES:
-        plan = Plan(target, "fp32", budget=SAME)
+        plan = Plan(target, "fp32")
         with tempfile.TemporaryDirectory(prefix="edgeseg-") as folder, ExitStack() as stack:
             opened = {}
             for number, (name, graph) in enumerate(made.items()):
@@ -74,14 +74,6 @@ def measure(model: str, size: Size, data: str, rounds: int, say: Say) -> list[di
                 opened[name] = stack.enter_context(_open(bundle, precision))
             rows += _rows(opened, network.gate.images[0], rounds, f"{target} {precision or 'f32'}")
     return rows
-
-
-def _plain(source: Source, gate: Any, say: Say) -> FloatNetwork:
-    """With scores where the network has a decode: the argmax is no part of what is compared."""
-    try:
-        return make_float(dataclasses.replace(source, scores=True), gate, say)
-    except UsageError:
-        return make_float(source, gate, say)
 
 
 def _open(bundle: Bundle, precision: str | None) -> Segmenter:

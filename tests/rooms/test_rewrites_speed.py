@@ -35,7 +35,8 @@ def test_a_graph_that_no_pass_changes_is_said(monkeypatch, capsys):
         for name in ("image", "scores")
     )
     plain = helper.make_model(helper.make_graph([relu], "plain", [image], [scores]))
-    monkeypatch.setattr(rewrites_speed, "_plain", lambda *_: SimpleNamespace(single=plain))
+    network = SimpleNamespace(single=plain)
+    monkeypatch.setattr(rewrites_speed, "scored_float", lambda *_: (network, True))
     assert main(["espnet_q3", *STREETS]) == 2
     assert "no rewrite changes espnet_q3; there is nothing to compare" in capsys.readouterr().err
 

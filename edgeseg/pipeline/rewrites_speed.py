@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ from edgeseg.benchmarks.machine import machine
 from edgeseg.benchmarks.race import ratio
 from edgeseg.benchmarks.turns import Turn, take_turns, turn_of
 from edgeseg.bundle import Bundle
-from edgeseg.disk import write_json
-from edgeseg.errors import EdgesegError, UsageError
+from edgeseg.disk import check_file, write_json
+from edgeseg.errors import UsageError, exit_code
 from edgeseg.export.rewrite import PASSES, rewrite
 from edgeseg.frame import Size, format_size, parse_size
 from edgeseg.pipeline.export import choose_frames, export_network
@@ -107,13 +108,14 @@ def main(words: list[str]) -> int:
     parser.add_argument("--size", default=format_size(SIZES[-1]), metavar="HxW")
     parser.add_argument("--data", default=SYNTHETIC, metavar="KIND:PATH")
     parser.add_argument("--rounds", type=int, default=10)
-    args = parser.parse_args(words)
-    try:
-        size = parse_size(args.size)
-        rows = measure(args.model, size, args.data, args.rounds, _say)
-    except EdgesegError as error:
-        _say(f"edgeseg: {error}")
-        return error.exit_code
+    return exit_code(partial(_run, parser.parse_args(words)))
+
+
+def _run(args: argparse.Namespace) -> None:
+    """Measure, print a line per row, and write the result."""
+    if args.out:
+        check_file(args.out)
+    rows = measure(args.model, parse_size(args.size), args.data, args.rounds, _say)
     for row in rows:
         low, value, high = row["ratio"]
         sys.stdout.write(
@@ -126,7 +128,6 @@ def main(words: list[str]) -> int:
             "machine": machine(), "rows": rows,
         }  # fmt: skip
         write_json(args.out, content)
-    return 0
 
 
 if __name__ == "__main__":

@@ -127,6 +127,7 @@ def build(networks: Networks, pairs: Collection[tuple[str, str]], say: Say) -> N
 
 def scored_float(source: Source, gate: Dataset, say: Say) -> tuple[FloatNetwork, bool]:
     """The float network with scores where its last layer has a decode, and whether it has."""
+    find_model(source.model)  # its error is not about scores
     try:
         return make_float(dataclasses.replace(source, scores=True), gate, say), True
     except UsageError as error:

@@ -41,6 +41,11 @@ def test_a_graph_that_no_pass_changes_is_said(monkeypatch, capsys):
     assert "no rewrite changes espnet_q3; there is nothing to compare" in capsys.readouterr().err
 
 
+def test_a_model_that_is_none_is_said_once(capsys):
+    assert main(["espnet_q33", *STREETS]) == 2
+    assert capsys.readouterr().err.count("no model name. Did you mean 'espnet_q3'?") == 1
+
+
 def test_a_size_that_is_none(capsys):
     assert main(["espnet_q3", "--size", "64"]) == 2
     assert "size '64' is not HEIGHTxWIDTH" in capsys.readouterr().err

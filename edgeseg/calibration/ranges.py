@@ -20,7 +20,7 @@ from edgeseg.disk import write_json
 from edgeseg.errors import BundleError, EdgesegError
 from edgeseg.recipe import from_table
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
 """INT8 while training: the arithmetic of the Q/DQ writer, with gradients.
 
-The scheme is that of `edgeseg.calibration.qdq`: symmetric, weights per output channel by their
-largest magnitude, activations per tensor, rounding half to even. Ranges of activations are learned
-by the gradient of Esser et al. 2020 ("Learned step size quantization"), as logarithms (Jain et al.
-2020, "Trained quantization thresholds"): a step is then a share of the range, whatever its size,
-which LSQ's factor 1 / sqrt(values * 127) is for as well. With both, gradients are so small that
-Adam's epsilon stops them (seen in ESPNet: 1e-8), so the factor is left out.
+The scheme is that of `edgeseg.calibration.qdq`: symmetric, weights per output channel by the
+largest sum of a pair, activations per tensor, rounding half to even. Ranges of activations are
+learned by the gradient of Esser et al. 2020 ("Learned step size quantization"), as logarithms (Jain
+et al. 2020, "Trained quantization thresholds"): a step is then a share of the range, whatever its
+size, which LSQ's factor 1 / sqrt(values * 127) is for as well. With both, gradients are so small
+that Adam's epsilon stops them (seen in ESPNet: 1e-8), so the factor is left out.
 """
 
 from __future__ import annotations
@@ -70,15 +70,24 @@ class RoundWeight(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, axis: int) -> Tensor:
-        """A channel's largest magnitude is its level 127, so nothing is clipped."""
-        others = [i for i in range(weight.ndim) if i != axis]
-        scale = (weight.abs().amax(others, keepdim=True) / LEVELS).clamp_(min=SMALLEST)
+        """The largest sum of a pair of one sign is level 127, so nothing is clipped."""
+        scale = _weight_scales(weight.transpose(0, axis)).transpose(0, axis)
         return (weight / scale).round_().clamp_(-LEVELS, LEVELS).mul_(scale)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         """The gradient as it comes."""
         return gradients[0], None
+
+
+def _weight_scales(weight: Tensor) -> Tensor:
+    """(channels, inputs, ...) -> (channels, 1, ...): those of `qdq.weight_scales`."""
+    positive, negative = weight.clamp(min=0), weight.clamp(max=0).neg_()
+    pairs = [part[:, 0::2].clone() for part in (positive, negative)]
+    for sums, part in zip(pairs, (positive, negative), strict=True):
+        sums[:, : weight.shape[1] // 2] += part[:, 1::2]
+    largest = torch.maximum(*pairs).amax(list(range(1, weight.ndim)), keepdim=True)
+    return (largest / LEVELS).clamp_(min=SMALLEST)
 
 
 class QuantisedModule(OnnxModule):

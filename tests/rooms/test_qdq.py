@@ -6,6 +6,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeseg.calibration.observe import Observer, observe
@@ -89,11 +91,19 @@ def fake(x: np.ndarray, top: float) -> np.ndarray:
     return np.clip(np.rint(x.astype(np.float32) / scale), -128, 127) * np.float64(scale)
 
 
+def largest_pair(channel: np.ndarray) -> float:
+    """(inputs, h, w): the largest |a| or, of one sign, |a + b| of inputs 0 and 1, 2 and 3, ..."""
+    tops = [np.abs(channel).max()]
+    for a, b in zip(channel[0::2], channel[1::2], strict=False):
+        tops.append(np.abs(np.where(a * b > 0, a + b, 0)).max())
+    return max(tops)
+
+
 def fake_weight(weight: np.ndarray, axis: int) -> np.ndarray:
     rounded = np.zeros(weight.shape)
     for channel in range(weight.shape[axis]):
         at = (slice(None),) * axis + (channel,)
-        top = np.abs(weight[at]).max()
+        top = largest_pair(weight[at])
         if top > 0:
             scale = np.float32(top) / np.float32(127)
             rounded[at] = np.rint(weight[at] / scale) * np.float64(scale)
@@ -195,9 +205,11 @@ def test_weights_are_int8_per_output_channel_with_zero_points_0(written):
         shape[place.axis] = -1
         error = np.abs(weight * scale.reshape(shape).astype(np.float64) - original)
         assert (error <= scale.reshape(shape) * (0.5 + 1e-5)).all()
-        peaks = np.abs(weight).max(axis=tuple(i for i in range(4) if i != place.axis))
-        fires = np.abs(original).max(axis=tuple(i for i in range(4) if i != place.axis)) > 0
-        assert (peaks == np.where(fires, LEVELS, 0)).all()
+        channels = np.moveaxis(weight.astype(np.int32), place.axis, 0)
+        peaks = np.array([largest_pair(levels) for levels in channels])
+        fires = np.moveaxis(original, place.axis, 0).reshape(len(channels), -1).any(1)
+        assert (np.abs(peaks - LEVELS)[fires] <= 1).all()
+        assert not peaks[~fires].any()
 
 
 def test_activations_are_int8_per_tensor_with_zero_point_0(written):
@@ -310,12 +322,45 @@ def test_a_missing_range_is_refused():
 
 
 def test_weight_arithmetic_by_pencil():
-    """Largest magnitude 127/32 -> scale 1/32; 40.5 and 41.5 of them go to the even level."""
+    """Largest sum 127/32 -> scale 1/32; 40.5 and 41.5 of them go to the even level."""
     weight = np.array([[127, -40.5, 41.5], [0.0, 0.0, 0.0]], np.float32) / 32
     scales = weight_scales(weight, 0)
     assert scales.tolist() == [1 / 32, np.float32(1e-9)]
     assert round_weight(weight, scales, 0).tolist() == [[127, -40, 42], [0, 0, 0]]
     assert weight_scales(weight, 1) * 32 == pytest.approx([1, 40.5 / 127, 41.5 / 127])
+
+
+def test_neighbouring_weights_of_one_sign_share_the_levels():
+    """Pairs are (0, 1), (2, 3) and the last alone: 90 + 37, -60 - 67, 127 alone give 1/32."""
+    weight = np.array([[90, 37, -60, -67, 127], [90, -37, 60, -67, 0]], np.float32) / 32
+    assert (weight_scales(weight, 0) * 32).tolist() == pytest.approx([1, 90 / 127])
+    turned = np.ascontiguousarray(weight.T)[:, :, None, None]
+    assert weight_scales(turned, 1).tolist() == weight_scales(weight, 0).tolist()
+
+
+def sixteen_bit_sums(levels):
+    """What `vpmaddubsw` makes of (out, in) int8 weights at worst: int16, saturated, and exact."""
+    exact = []
+    for wanted in (levels > 0, levels < 0):
+        activations = np.where(wanted, 255, 0)
+        products = np.pad(levels.astype(np.int32) * activations, [(0, 0), (0, levels.shape[1] % 2)])
+        exact.append(products[:, 0::2] + products[:, 1::2])
+    return np.clip(exact, -32768, 32767), np.array(exact)
+
+
+@given(seed=st.integers(0, 10**6), inputs=st.integers(1, 9), power=st.sampled_from([0, 1, 4]))
+@settings(max_examples=60, deadline=None)
+def test_no_pair_of_products_saturates_16_bits(seed, inputs, power):
+    """Whatever the activations are; by the largest magnitude alone it would."""
+    weight = np.random.default_rng(seed).uniform(-1, 1, (6, inputs)) ** (2 * power + 1)
+    saturated, exact = sixteen_bit_sums(round_weight(weight, weight_scales(weight, 0), 0))
+    assert (saturated == exact).all()
+
+
+def test_without_the_pairs_it_would_saturate():
+    levels = round_weight(np.ones((1, 2)), np.array([1 / 127]), 0)
+    saturated, exact = sixteen_bit_sums(levels)
+    assert saturated.max() == 32767 < exact.max() == 255 * 254
 
 
 # Observation

@@ -41,17 +41,28 @@ def test_activations_round_half_to_even_and_clip():
     assert math.isclose(float(scale.grad), -0.5 + 0.5 + 0.5 + 0.4 + 127 - 128, abs_tol=1e-5)
 
 
-def test_weights_round_by_the_largest_of_each_output_channel():
-    """Scales 1/127 and 2/127; a channel of zeros stays zero; all gradients pass."""
+def test_weights_round_by_the_largest_pair_of_each_output_channel():
+    """Scales 1.5/127 (1 + 0.5) and 2/127; a channel of zeros stays zero; all gradients pass."""
     weight = torch.tensor([[1.0, 0.5, 0.0], [-0.3, 2.0, 0.0]], requires_grad=True)
     found = RoundWeight.apply(weight, 0)
-    levels = torch.tensor([[127, 64, 0], [-19, 127, 0]])
-    assert torch.allclose(found, levels * torch.tensor([[1 / 127], [2 / 127]]), atol=1e-7)
+    levels = torch.tensor([[85, 42, 0], [-19, 127, 0]])
+    assert torch.allclose(found, levels * torch.tensor([[1.5 / 127], [2 / 127]]), atol=1e-7)
     turned = RoundWeight.apply(weight.T, 1)
     assert torch.equal(turned, found.T)
     assert RoundWeight.apply(torch.zeros(2, 3), 0).tolist() == [[0] * 3] * 2
     found.sum().backward()
     assert weight.grad.tolist() == [[1] * 3] * 2
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("shape", [(4, 1, 3, 3), (3, 5, 1, 1), (6, 4, 3, 1)])
+def test_weights_are_rounded_as_the_writer_rounds_them(shape, axis):
+    weight = np.random.default_rng(7).normal(size=shape).astype(np.float32)
+    scales = qdq.weight_scales(weight, axis)
+    levels = qdq.round_weight(weight, scales, axis)
+    spread = scales.reshape([-1 if i == axis else 1 for i in range(4)])
+    found = RoundWeight.apply(torch.from_numpy(weight), axis).numpy()
+    assert np.allclose(found, levels * spread, atol=1e-6)
 
 
 RANDOM = np.random.default_rng(5)

@@ -439,7 +439,7 @@ def written(tmp_path, **changes: object):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"schema": 1}, "is no range table of schema 2; calibrate again"),
+        ({"schema": 2}, "is no range table of schema 3; calibrate again"),
         ({"factors": {"a": [1.0, 0.0]}}, "factors of 'a' are no usable numbers; calibrate again"),
         ({"offsets": {"a": [math.nan]}}, "offsets of 'a' are no usable numbers; calibrate again"),
         ({"ranges": {"conv1": math.nan}}, "range of 'conv1' is nan; calibrate again"),

@@ -3,6 +3,8 @@
 `--preset mixed|performance` is NNCF's: affine or symmetric activations. An .xml as --out quantises
 OpenVINO's form of the network instead of the ONNX graph. `--max-drop POINTS` is NNCF's accuracy
 control: layers return to float until the frames in --gate lose at most that much mIoU.
+`--overflow-fix enable` keeps all weights in 7 bits, for x86 without VNNI; NNCF's default does so in
+the first layer.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help=".onnx or .xml to write")
     parser.add_argument("--preset", choices=("mixed", "performance"), default="performance")
     parser.add_argument("--max-drop", type=float, help="points of mIoU")
+    fixes = [fix.value for fix in nncf.OverflowFix]
+    parser.add_argument("--overflow-fix", choices=fixes, help="which weights have 7 bits")
     return parser.parse_args()
 
 
@@ -84,8 +88,11 @@ def main() -> None:
     calibration = nncf.Dataset(frames, give)
     preset = nncf.QuantizationPreset(args.preset)
     common: dict[str, Any] = {"preset": preset, "subset_size": len(frames)}
+    advanced = nncf.AdvancedQuantizationParameters()
+    if args.overflow_fix:
+        advanced.overflow_fix = nncf.OverflowFix(args.overflow_fix)
     if args.max_drop is None:
-        quantised = nncf.quantize(model, calibration, **common)
+        quantised = nncf.quantize(model, calibration, advanced_parameters=advanced, **common)
     else:
         with np.load(args.gate) as content:
             pairs = list(zip(content["images"], content["truth"], strict=True))
@@ -96,6 +103,7 @@ def main() -> None:
             nncf.Dataset(pairs, lambda pair: give(pair[0])),
             validator(classes),
             max_drop=args.max_drop / 100,
+            advanced_quantization_parameters=advanced,
             **common,
         )
     if args.out.suffix == ".xml":

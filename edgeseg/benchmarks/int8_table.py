@@ -1,7 +1,8 @@
 """INT8.md: the INT8 comparison as tables, generated from its result, never typed by hand.
 
 `python -m edgeseg.benchmarks.int8_table benchmarks/INT8.md benchmarks/results/int8.json` writes it;
-`--check` writes nothing and fails when the file is not what the result says.
+`--check` writes nothing and fails when the file is not what the result says. INT8_AVX2.md is the
+same of another machine.
 """
 
 from __future__ import annotations
@@ -55,16 +56,18 @@ def _about(content: dict[str, Any]) -> str:
     others = _versions(content["rows"])
     rule = content["rule"]
     return (
-        f"On {machine['cpu']} ({machine['cores']} cores), {libraries}"
-        f"{'; quantised by ' + others if others else ''}. All methods get the same float graph and "
-        f"the same frames of the train split. {rule[:1].upper()}{rule[1:]}. *Lost* is in points of "
-        "mIoU against the float network on the same engine; brackets hold 95 % bootstrap intervals "
-        f"over frames. **Bold**: at most {BUDGET} lost. *Equal* is the percent of labels that are "
-        "the float network's, *inside* the same away from its class boundaries (more than two "
-        "pixels), *apart* the difference between the engines in points. Times are medians, and in "
-        "parentheses their share of the float network's, on the same engine in turns; where others "
-        "disturbed the machine there is none. Calibration is a process of its own, from its start "
-        "to its end; its seconds are those of all cores together. It may take "
+        f"On {machine['cpu']} ({machine['cores']} cores with {', '.join(machine['features'])}), "
+        f"{libraries}"
+        f"{'; quantised by ' + others if others else ''}. All methods get the same float graph, "
+        f"that of `edgeseg export`, and the same frames of the train split. {rule[:1].upper()}"
+        f"{rule[1:]}. *Lost* is in points of mIoU against the float network on the same engine; "
+        f"brackets hold 95 % bootstrap intervals over frames. **Bold**: at most {BUDGET} lost. "
+        "*Equal* is the percent of labels that are the float network's, *inside* the same away "
+        "from its class boundaries (more than two pixels), *apart* the difference between the "
+        "engines in points. Times are medians, and in parentheses their share of the float "
+        "network's, on the same engine in turns; where others disturbed the machine there is none. "
+        "Calibration is a process of its own, from its start to its end; its seconds are those of "
+        "all cores together. It may take "
         f"{content['memory_cap_mib']} MiB and {content['limit_seconds']:g} s by the clock."
     )
 

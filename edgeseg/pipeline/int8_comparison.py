@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -86,10 +87,11 @@ def time_again(
 def _opened(out: Path, path: Path, suite: Suite, limit: int | None) -> dict[str, Any]:
     """The result so far, or an empty one; ComparisonError when it is of another machine."""
     about = machine()
+    own = [] if out == Path(suite.results) else ["--out", out.as_posix()]
     content: dict[str, Any] = {
         "title": suite.title,
         "suite": path.as_posix(),
-        "command": f"python -m {MODULE} {path.as_posix()}",
+        "command": shlex.join(["python", "-m", MODULE, path.as_posix(), *own]),
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "machine": about,
         "rule": RULE,

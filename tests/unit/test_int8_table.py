@@ -43,7 +43,9 @@ def row(method: str, **changes: Any) -> dict[str, Any]:
 FAILED = {"cpu_seconds": None, "peak_mib": None, "engines": {}, "parity": None}
 RESULT: dict[str, Any] = {
     "title": "INT8", "suite": "s.toml", "command": "python -m c s.toml", "limit_seconds": 60.0,
-    "machine": {"cpu": "CPU", "cores": 2, "libraries": {"openvino": "2026.4"}},
+    "machine": {
+        "cpu": "CPU", "cores": 2, "features": ["avx2"], "libraries": {"openvino": "2026.4"},
+    },
     "memory_cap_mib": 100, "rule": "mean over classes",
     "models": {
         "net": {

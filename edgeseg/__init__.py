@@ -3,17 +3,29 @@
 TYPE_CHECKING = False  # as in typing, whose import would cost more than all of this
 if TYPE_CHECKING:
     from edgeseg.runtime.engine_fake import FakeEngine
+    from edgeseg.runtime.refiner import EngineRefiner, load_refiner
     from edgeseg.runtime.segmenter import Segmenter, load
     from edgeseg.runtime.stream import Captured, stream
 
 __version__ = "0.1.0"
-__all__ = ["Captured", "FakeEngine", "Segmenter", "__version__", "load", "stream"]
+__all__ = [
+    "Captured",
+    "EngineRefiner",
+    "FakeEngine",
+    "Segmenter",
+    "__version__",
+    "load",
+    "load_refiner",
+    "stream",
+]
 
 _PLACES = {
     "Captured": "edgeseg.runtime.stream",
+    "EngineRefiner": "edgeseg.runtime.refiner",
     "FakeEngine": "edgeseg.runtime.engine_fake",
     "Segmenter": "edgeseg.runtime.segmenter",
     "load": "edgeseg.runtime.segmenter",
+    "load_refiner": "edgeseg.runtime.refiner",
     "stream": "edgeseg.runtime.stream",
 }
 

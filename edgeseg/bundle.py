@@ -28,6 +28,8 @@ LEARNED = ("ranges.json", "float.onnx")
 """What QAT writes beside its graph: the ranges it learned, and the graph before training."""
 WEIGHTED = ("deconvolution", "dupsample")
 """Decodes whose weight and bias lie in decode.npz."""
+MASK_MIDDLE = 127.5
+"""Mean and std of a mask from 0 to 255."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,11 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class InputSpec:
-    """The network's input: uint8 (batch, height, width, 3).
+    """The network's input: uint8 (batch, height, width, channels).
 
     `mean` and `std` are in units of uint8 pixel values and in the order `order`: the network
-    computes (pixel - mean) / std. `fill` is the colour around padded frames.
+    computes (pixel - mean) / std. `fill` is the colour around padded frames. With `mask` a fourth
+    channel holds a coarse mask, 0 outside and 255 inside, which the network sees from -1 to 1.
     """
 
     order: str
@@ -58,6 +61,7 @@ class InputSpec:
     fill: tuple[int, int, int] = (0, 0, 0)
     size: tuple[int, int] | None = None
     batch: int = 1
+    mask: bool = False
 
     def __post_init__(self) -> None:
         if self.order not in ORDERS:
@@ -68,6 +72,21 @@ class InputSpec:
             raise ValueError(f"std is {list(self.std)}; expected positive numbers")
         if self.batch < 1:
             raise ValueError(f"batch is {self.batch}; expected 1 or more")
+
+    @property
+    def channels(self) -> int:
+        """Of the input: the frame's three, and the mask."""
+        return 4 if self.mask else 3
+
+    @property
+    def means(self) -> tuple[float, ...]:
+        """Of all channels."""
+        return (*self.mean, MASK_MIDDLE) if self.mask else self.mean
+
+    @property
+    def stds(self) -> tuple[float, ...]:
+        """Of all channels."""
+        return (*self.std, MASK_MIDDLE) if self.mask else self.std
 
 
 @dataclass(frozen=True)

@@ -136,6 +136,11 @@ def enlarged(placement: Placement, scale: int) -> Placement:
     return Placement(placement.frame, (scale * height, scale * width), placement.source, box)
 
 
+def reversed_colours(image: np.ndarray) -> np.ndarray:
+    """(..., 3) RGB -> BGR and back; in (..., 4) the mask stays the last."""
+    return image[..., [2, 1, 0, 3]] if image.shape[-1] == 4 else image[..., ::-1]
+
+
 def prepare(
     frame: np.ndarray,
     placement: Placement,
@@ -144,19 +149,21 @@ def prepare(
     fill: tuple[int, int, int],
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """(H, W, 3) uint8 frame -> (h, w, 3) uint8 network input.
+    """(H, W, 3) uint8 frame -> (h, w, 3) uint8 network input; with a mask behind it 4 channels.
 
-    `swap` reverses the channels (frame and network differ in order); `fill` is the colour around a
-    padded frame, in the network's order. `out`, if given, is written and returned.
+    `swap` reverses the colours (frame and network differ in order); `fill` is the colour around a
+    padded frame, in the network's order, where a mask is 0. `out`, if given, is written and
+    returned.
     """
     if out is None:
-        out = np.empty((*placement.network, 3), np.uint8)
+        out = np.empty((*placement.network, frame.shape[2]), np.uint8)
     part = frame[placement.source.slices]
     if part.shape[:2] != placement.target.size:
         part = resize_image(part, placement.target.size)
     if placement.target.size != placement.network:
-        out[:] = fill
-    out[placement.target.slices] = part[..., ::-1] if swap else part
+        out[..., :3] = fill
+        out[..., 3:] = 0
+    out[placement.target.slices] = reversed_colours(part) if swap else part
     return out
 
 
@@ -254,6 +261,20 @@ def resize_image(image: np.ndarray, size: Size) -> np.ndarray:
     mixed = _mix_columns(rows, size[1])
     rounded: np.ndarray = mixed.astype(np.uint8)
     return rounded
+
+
+def resize_map(values: np.ndarray, size: Size) -> np.ndarray:
+    """(H, W) float32 -> (h, w) float32, by the taps of `resize_image` and without rounding."""
+    for axis, want in enumerate(size):
+        if values.shape[axis] == want:
+            continue
+        found, lines = taps(values.shape[axis], want), np.moveaxis(values, axis, 0)
+        shares = found.weights.astype(np.float32)[..., None] / ONE
+        mixed = np.zeros((want, lines.shape[1]), np.float32)
+        for k in range(shares.shape[1]):
+            mixed += lines[found.first + k] * shares[:, k]
+        values = np.moveaxis(mixed, 0, axis)
+    return values
 
 
 @lru_cache(maxsize=64)

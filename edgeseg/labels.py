@@ -187,6 +187,10 @@ CLASS_TABLES = {
 }
 
 
+MASK = ClassTable("mask", ("outside", "inside"), ((40, 40, 48), (240, 190, 60)))
+"""What a network says that refines masks of whatever class."""
+
+
 def class_table(name: str) -> ClassTable:
     """The table of that name, or the one in the TOML file of that path.
 

@@ -24,7 +24,7 @@ from edgeseg.export.board_recipe import BoardRecipe, board_list, find_board
 from edgeseg.export.build_options import DEVICES, FLAGS
 from edgeseg.export.targets import TARGETS
 from edgeseg.frame import format_size
-from edgeseg.pipeline.model import terms_of
+from edgeseg.pipeline.model import find_model, takes_mask, terms_of
 from edgeseg.pipeline.plan import DEFAULT_MODEL, MAX_FLOAT_SHARE, METHOD, Plan, Source
 
 DEFAULT_SIZE = (512, 1024)
@@ -113,6 +113,7 @@ def run(args: argparse.Namespace) -> int:
         batch=args.batch,
         scores=args.output == "scores",
     )
+    check_form(args, source)
     plan = Plan(
         target,
         args.precision or (recipe.precision if recipe else "int8"),
@@ -138,6 +139,16 @@ def run(args: argparse.Namespace) -> int:
             print(line)
         print(terms_of(source.model))
     return 0
+
+
+def check_form(args: argparse.Namespace, source: Source) -> None:
+    """UsageError for another form of a refiner than the one that it has."""
+    typed = "--tune" if args.tune else "--output labels" if args.output == "labels" else ""
+    if typed and takes_mask(find_model(source.model)):
+        raise UsageError(
+            f"{source.model} refines masks, and is exported with scores: classes are merged by "
+            f"them. Leave {typed} away"
+        )
 
 
 def describe_recipe(recipe: BoardRecipe, plan: Plan, source: Source) -> str:

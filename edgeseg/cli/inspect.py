@@ -125,8 +125,9 @@ def _flat(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
 def _input(spec: InputSpec) -> str:
     size = format_size(spec.size) if spec.size else "any size"
     fill = f" {list(spec.fill)}" if spec.fit == "pad" else ""
+    mask = " and a mask" if spec.mask else ""
     return (
-        f"{size}, {spec.order.upper()}, uint8, batch {spec.batch}; "
+        f"{size}, {spec.order.upper()}{mask}, uint8, batch {spec.batch}; "
         f"fit {spec.fit}{fill}: {FITS[spec.fit]}; "
         f"mean {_numbers(spec.mean)}, std {_numbers(spec.std)}"
     )

@@ -34,6 +34,7 @@ from edgeseg.pipeline.refine import (
     frames_of,
     labels_by,
     labels_in,
+    open_refiner,
     refine,
 )
 from edgeseg.pipeline.refine_picture import draw, save
@@ -47,14 +48,16 @@ EXAMPLE = (
     "edgeseg refine runs/refine/checkpoint --frames DIR --labels DIR --table camvid11 --out DIR\n"
     "  edgeseg refine runs/refine/checkpoint --frames DIR --model dfanet_b_camvid --out DIR\n"
     "  edgeseg refine runs/refine/checkpoint --data camvid:../shared/data/camvid "
-    "--model dfanet_b_camvid"
+    "--model dfanet_b_camvid\n"
+    "  edgeseg refine refine_int8 --frames DIR --model espnet_int8 --out DIR"
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "refiner", type=Path, metavar="REFINER", help="checkpoint folder of a trained refiner"
-    )
+        "refiner", type=Path, metavar="REFINER",
+        help="a refiner's checkpoint folder, or its engine folder, which needs no torch",
+    )  # fmt: skip
     frames = parser.add_argument_group("frames")
     given = frames.add_mutually_exclusive_group(required=True)
     given.add_argument("--frames", type=Path, metavar="DIR", help="folder of PNG or JPEG images")
@@ -74,11 +77,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     labels.add_argument("--fit", choices=FITS, help="how frames of another shape fit (checkpoints)")
     parser.add_argument("--classes", metavar="NAME,...", help="refine these only (default: all)")
     parser.add_argument(
-        "--fast", action="store_true", help="global step only: large frames are refined scaled down"
-    )
+        "--fast", action="store_true",
+        help="global step only: large frames are refined scaled down (checkpoints)",
+    )  # fmt: skip
     parser.add_argument(
-        "--side", type=positive, default=900, metavar="PIXELS",
-        help="longest side that is refined in one piece (default: %(default)s)",
+        "--side", type=positive, metavar="PIXELS",
+        help="longest side that is refined in one piece (checkpoints; default: 900)",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, metavar="DIR", help="DIR/NAME.png: refined labels")
     parser.add_argument(
@@ -91,11 +95,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     _check(args)
-    from edgeseg.training.refiner import open_refiner
-
-    refiner, bundle = open_refiner(
-        args.refiner, side=args.side, fast=args.fast, threads=args.threads
-    )
+    opened = open_refiner(args.refiner, side=args.side, fast=args.fast, threads=args.threads)
+    refiner, manifest = opened.refiner, opened.manifest
     with _opened(args) as segmenter:
         source, coarse = _given(args, segmenter)
         chosen = choose_classes(args.classes, source.classes)
@@ -104,12 +105,13 @@ def run(args: argparse.Namespace) -> int:
         found = tally.to_dict(source.classes.names)
         if args.picture is not None:
             save(args.picture, draw(refiner, source, coarse, tally, chosen))
-    weights = bundle.manifest.weights
+    weights = manifest.weights
     answer = {
         "command": shlex.join(["edgeseg", *sys.argv[1:]]),
         "refiner": {
-            "model": bundle.manifest.name, "params": bundle.manifest.params,
-            "weights": dataclasses.asdict(weights), "history": list(bundle.manifest.history),
+            "model": manifest.name, "params": manifest.params, "engine": opened.engine,
+            "precision": manifest.precision, "size": manifest.input.size,
+            "weights": dataclasses.asdict(weights), "history": list(manifest.history),
         },
         "labels": args.model or "folder",
         "data": args.data,

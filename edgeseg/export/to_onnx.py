@@ -18,7 +18,7 @@ from edgeseg.bundle import Bundle, OutputSpec
 from edgeseg.errors import UsageError
 from edgeseg.models.checkpoint import load_checkpoint
 from edgeseg.models.dupsample import Reconstruct
-from edgeseg.models.network import Bilinear, Network
+from edgeseg.models.network import Bilinear, Network, build_exportable
 from edgeseg.models.work import count_macs
 
 OPSET = 18
@@ -56,7 +56,7 @@ class FloatGraph:
 
 
 class Deployed(nn.Module):
-    """uint8 (N, H, W, 3) in channel order `order` -> uint8 labels, or float scores.
+    """uint8 (N, H, W, 3), or 4 with a mask, in colour order `order` -> uint8 labels, or scores.
 
     The Cast comes first: TensorRT takes uint8 for no other operator.
     """
@@ -71,9 +71,9 @@ class Deployed(nn.Module):
         self.network = network
         self.swap = order != spec.order
         self.scores = scores
-        self.register_buffer("reverse", torch.tensor([2, 1, 0]))
-        self.register_buffer("mean", torch.tensor(spec.mean).reshape(1, 3, 1, 1))
-        self.register_buffer("scale", 1.0 / torch.tensor(spec.std).reshape(1, 3, 1, 1))
+        self.register_buffer("reverse", torch.tensor([2, 1, 0, 3][: spec.channels]))
+        self.register_buffer("mean", torch.tensor(spec.means).reshape(1, -1, 1, 1))
+        self.register_buffer("scale", 1.0 / torch.tensor(spec.stds).reshape(1, -1, 1, 1))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Cast, transpose, normalise, run; argmax unless scores are asked for."""
@@ -92,15 +92,15 @@ def to_onnx(
 ) -> FloatGraph:
     """Export a checkpoint at a fixed size; outputs that are no class are cut off.
 
-    Input `image`, uint8 (batch, height, width, 3); output `labels` or `scores`. Opset 18.
+    Input `image`, uint8 (batch, height, width, 3 or 4); output `labels` or `scores`. Opset 18.
     """
-    network, bundle = load_checkpoint(folder)
-    classes = len(bundle.manifest.table)
+    network, bundle = load_checkpoint(folder, build_exportable)
+    classes, channels = len(bundle.manifest.table), bundle.manifest.input.channels
     left_out = _left_out(network, size)
     network.cut(classes)
     network.deploy()
     deployed = Deployed(network, bundle, order, scores).eval()
-    image = torch.zeros(batch, *size, 3, dtype=torch.uint8)
+    image = torch.zeros(batch, *size, channels, dtype=torch.uint8)
     with _quiet():
         program = torch.onnx.export(
             deployed,
@@ -114,7 +114,7 @@ def to_onnx(
         )
     if program is None:
         raise AssertionError("torch.onnx.export gave no program")
-    macs, uncounted = count_macs(network, size)
+    macs, uncounted = count_macs(network, size, channels)
     output, weight, bias = _output(network, deployed, size, classes)
     params = sum(p.numel() for p in network.parameters())
     return FloatGraph(program.model_proto, output, params, macs, uncounted, weight, bias, left_out)

@@ -19,7 +19,7 @@ from torch import nn
 
 from edgeseg.errors import UsageError
 from edgeseg.models.blocks import last_conv, resize_like, start, thin
-from edgeseg.models.network import Maps, Network
+from edgeseg.models.network import Bilinear, Maps, Network
 from edgeseg.models.pooling import adaptive_pool
 from edgeseg.models.pspnet import BINS
 from edgeseg.models.resnet import ResNet, channels_of
@@ -68,6 +68,7 @@ class CascadePSP(Network):
     `features` and `head` are one pass, which sees SEEN channels.
     """
 
+    mask = True
     HEAD = ("pyramid", "up4", "up2", "up1", "head8", "head4", "head1", "upsample")
 
     def __init__(self, outputs: int, depth: int, width: float = 1.0) -> None:
@@ -85,7 +86,7 @@ class CascadePSP(Network):
         self.head8 = _mask_head(half, thin(32, width))
         self.head4 = _mask_head(quarter, thin(32, width))
         self.head1 = _mask_head(last + 3, last)
-        self.upsample = nn.Identity()
+        self.upsample = Bilinear(1)
         for name in self.HEAD:
             start(getattr(self, name))
         for head in (self.head8, self.head4, self.head1):
@@ -156,6 +157,19 @@ class CascadePSP(Network):
 
     def cut(self, outputs: int) -> None:
         """A mask has no outputs of void."""
+
+    @torch.no_grad()
+    def deploy(self) -> None:
+        """Two scores of a pixel, outside and inside, whose softmax is the logit's sigmoid.
+
+        They are minus and plus half the logit, by the weights of the last layer.
+        """
+        last = last_conv(self.head1)
+        two = nn.Conv2d(last.in_channels, 2, 1)
+        assert last.bias is not None and two.bias is not None
+        two.weight.copy_(torch.cat([-last.weight, last.weight]) / 2)
+        two.bias.copy_(torch.cat([-last.bias, last.bias]) / 2)
+        self.head1[-1] = two
 
 
 def _pair(inputs: int, outputs: int) -> nn.Sequential:

@@ -24,14 +24,17 @@ Build = Callable[[ModelSpec, int], Network]
 def save_checkpoint(
     folder: Path, model: Network, manifest: Manifest, *, half: bool = False
 ) -> Bundle:
-    """Write a checkpoint folder whole or not at all; params and output are filled in.
+    """Write a checkpoint folder whole or not at all; params, mask and output are filled in.
 
     With `half`, kernels and matrices are stored as float16 (norms, biases and statistics, which are
     few, are not). Loading fills a float32 network from either.
     """
     params = sum(p.numel() for p in model.parameters())
     output = OutputSpec(scale=model.scale)
-    manifest = dataclasses.replace(manifest, kind="checkpoint", params=params, output=output)
+    given = dataclasses.replace(manifest.input, mask=model.mask)
+    manifest = dataclasses.replace(
+        manifest, kind="checkpoint", params=params, input=given, output=output
+    )
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     if half:
         state = {k: v.half() if v.is_floating_point() and v.ndim > 1 else v

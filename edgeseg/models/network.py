@@ -35,6 +35,8 @@ class Network(nn.Module, ABC):
     """Modules that `features` does not need: a wrapper with a head of its own removes them."""
     BRANCHES: tuple[str, ...] = ()
     """Modules that only training needs; `deploy` removes them."""
+    mask = False
+    """Whether a fourth channel of the input is a coarse mask, -1 outside and 1 inside."""
     least_batch = 1
     """Frames that a process trains on at least: 2 where the mean of a whole frame is normalised."""
     watched = ""
@@ -93,7 +95,7 @@ class Network(nn.Module, ABC):
         return parameter.partition(".")[0] in (*self.HEAD, *self.BRANCHES)
 
     def deploy(self) -> None:
-        """Drop what only training needs; the labels stay the same."""
+        """Take the form that engines run: what only training needs goes; the labels stay."""
         for name in self.BRANCHES:
             setattr(self, name, None)
 
@@ -145,18 +147,23 @@ def build_model(spec: ModelSpec, outputs: int) -> Network:
 def build_shapes(spec: ModelSpec, outputs: int) -> Network:
     """The same without weights, on torch's meta device: for sizes and counts, in no time."""
     with torch.device("meta"):
-        return build_model(spec, outputs)
+        return build_exportable(spec, outputs)
 
 
-def build_trainee(spec: ModelSpec, outputs: int) -> Network:
-    """What `edgeseg train` takes: a model, or one of CLASSIFIERS or REFINERS.
+def build_exportable(spec: ModelSpec, outputs: int) -> Network:
+    """What `edgeseg export` takes: a model, or one of REFINERS.
 
     A refiner has one output, whatever the classes of the frames that it is trained on.
     """
     if spec.name in REFINERS:
         return _build(spec.name, REFINERS[spec.name], 1, spec.options)
+    return build_model(spec, outputs)
+
+
+def build_trainee(spec: ModelSpec, outputs: int) -> Network:
+    """What `edgeseg train` takes: what `edgeseg export` takes, or one of CLASSIFIERS."""
     if spec.name not in CLASSIFIERS:
-        return build_model(spec, outputs)
+        return build_exportable(spec, outputs)
     return _build(spec.name, CLASSIFIERS[spec.name], outputs, spec.options)
 
 

@@ -32,9 +32,11 @@ COUNTED = {
 """Operators whose multiply-adds are counted; all others are listed by name, not taken as zero."""
 
 
-def count_macs(network: nn.Module, size: tuple[int, int]) -> tuple[int, dict[str, int]]:
-    """Multiply-adds of one frame (1, 3, *size), and the operators without a rule, with counts."""
-    analysis = FlopCountAnalysis(network, torch.zeros(1, 3, *size))
+def count_macs(
+    network: nn.Module, size: tuple[int, int], channels: int = 3
+) -> tuple[int, dict[str, int]]:
+    """Multiply-adds of one input (1, channels, *size), and the operators without a rule."""
+    analysis = FlopCountAnalysis(network, torch.zeros(1, channels, *size))
     analysis.clear_op_handles().set_op_handle(**COUNTED)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     with warnings.catch_warnings(), torch.no_grad():
@@ -57,6 +59,6 @@ def count_work(
     macs = []
     for size in sizes:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            network(torch.zeros(1, 3, *size, device="meta"))
+            network(torch.zeros(1, 4 if network.mask else 3, *size, device="meta"))
         macs.append(counter.get_total_flops() // 2)
     return sum(p.numel() for p in network.parameters()), *macs

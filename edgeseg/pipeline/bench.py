@@ -25,7 +25,7 @@ from edgeseg.errors import BundleError, EdgesegError, UsageError, guess
 from edgeseg.export.gate import Budget
 from edgeseg.export.targets import EXPORTERS
 from edgeseg.frame import Size, format_size
-from edgeseg.pipeline.model import find_model, resized
+from edgeseg.pipeline.model import find_labeller, resized
 from edgeseg.pipeline.plan import GATE_FRAMES, REPORT, RESULTS, SIZES, Plan, Say, Source
 from edgeseg.runtime.crf import CrfSpec
 from edgeseg.runtime.engine import EngineOptions
@@ -158,7 +158,7 @@ def line(row: dict[str, Any]) -> str:
 
 
 def _folders(suite: Suite, engines: Path, failed: list[dict[str, Any]], say: Say) -> Iterator[Path]:
-    paths = [find_model(source.model) for source in suite.models]
+    paths = [find_labeller(source.model) for source in suite.models]
     ready = [path.is_dir() and read_manifest(path).kind == "network" for path in paths]
     stems = [s.stem for s, is_ready in zip(suite.models, ready, strict=True) if not is_ready]
     twice = next((s for s in stems if stems.count(s) > 1), None)

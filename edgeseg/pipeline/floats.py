@@ -26,15 +26,24 @@ from edgeseg.errors import BundleError, GraphError, UsageError
 from edgeseg.export.foreign import adopt
 from edgeseg.export.gate import MIN_FRAMES, GateFrames
 from edgeseg.export.simplify import simplify
-from edgeseg.frame import enlarged, format_size, place, prepare, prepare_labels, resize_labels
+from edgeseg.frame import (
+    enlarged,
+    format_size,
+    place,
+    prepare,
+    prepare_labels,
+    resize_labels,
+    reversed_colours,
+)
 from edgeseg.graph import check_interface, count_macs, count_params
-from edgeseg.labels import IGNORE, ClassTable, class_table
+from edgeseg.labels import IGNORE, MASK, ClassTable, class_table
 from edgeseg.metrics import agreement
 from edgeseg.pipeline.learned import batched, read_learned
 from edgeseg.pipeline.model import find_model, resized
 from edgeseg.pipeline.plan import GATE_FRAMES, Say, Source
 from edgeseg.pipeline.random_weights import is_random
 from edgeseg.runtime.engine import EngineOptions, open_engine
+from edgeseg.training.perturb import spoilt
 
 SAME = 99.9
 """Percent of labels in which the exported float graph must agree with torch."""
@@ -92,17 +101,16 @@ def _checkpoint(bundle: Bundle, source: Source, gate: Dataset, say: Say) -> Floa
     from edgeseg.export.to_onnx import to_onnx
 
     bundle = resized(bundle, source.size, source.fit)
-    size = bundle.manifest.input.size
+    size, mask = bundle.manifest.input.size, bundle.manifest.input.mask
     assert size is not None
     order = source.order or bundle.manifest.input.order
-    exported = to_onnx(bundle.folder, size=size, batch=1, order=order, scores=source.scores)
+    scores = source.scores or mask  # classes are merged by how sure of a mask the network is
+    exported = to_onnx(bundle.folder, size=size, batch=1, order=order, scores=scores)
     single = simplify(exported.model, rewritten=source.rewritten)
     check_interface(single, str(bundle.folder))
     graph = single
     if source.batch != 1:
-        many = to_onnx(
-            bundle.folder, size=size, batch=source.batch, order=order, scores=source.scores
-        )
+        many = to_onnx(bundle.folder, size=size, batch=source.batch, order=order, scores=scores)
         graph = simplify(many.model, rewritten=source.rewritten)
     if exported.left_out:
         say(f"{exported.left_out} at {format_size(size)}")
@@ -110,6 +118,7 @@ def _checkpoint(bundle: Bundle, source: Source, gate: Dataset, say: Say) -> Floa
         bundle.manifest,
         kind="network",
         target=None,
+        classes=MASK.to_dict() if mask else bundle.manifest.classes,
         input=ordered(bundle.manifest.input, order),
         output=exported.output,
         params=exported.params,
@@ -121,7 +130,7 @@ def _checkpoint(bundle: Bundle, source: Source, gate: Dataset, say: Say) -> Floa
     if exported.weight is not None and exported.bias is not None:
         decode = {"weight": exported.weight, "bias": exported.bias}
     images, truth, padding = gate_inputs(gate, manifest)
-    torch_order = images if order == bundle.manifest.input.order else images[..., ::-1]
+    torch_order = images if order == bundle.manifest.input.order else reversed_colours(images)
     labels = _torch_labels(bundle, torch_order)
     labels[padding] = IGNORE
     manifest = dataclasses.replace(
@@ -273,6 +282,7 @@ def gate_inputs(
 
     (N, h, w, 3) uint8, (N, s h, s w) uint8 or None, (N, s h, s w) bool; s is the output's scale.
     """
+    dataset = seen_by(manifest.input, dataset)
     if len(dataset) < MIN_FRAMES and not is_random(manifest):
         raise UsageError(
             f"{dataset.source} ({dataset.split}) has {len(dataset)} frames for the gate; "
@@ -290,6 +300,11 @@ def gate_inputs(
     return np.stack(images), np.stack(truth) if known else None, np.stack(padding)
 
 
+def seen_by(spec: InputSpec, dataset: Dataset) -> Dataset:
+    """The frames as a network of that input sees them: with spoilt masks if it takes masks."""
+    return spoilt(dataset) if spec.mask else dataset
+
+
 def scores_of(graph: onnx.ModelProto) -> str:
     """The tensor that the last ArgMax reads, or the output itself."""
     argmax = [n for n in graph.graph.node if n.op_type == "ArgMax"]
@@ -297,7 +312,7 @@ def scores_of(graph: onnx.ModelProto) -> str:
 
 
 def prepared(image: np.ndarray, spec: InputSpec) -> np.ndarray:
-    """(H, W, 3) uint8 RGB -> the network's uint8 input."""
+    """(H, W, 3) uint8 RGB, with a mask behind it (H, W, 4) -> the network's uint8 input."""
     assert spec.size is not None
     placement = place((image.shape[0], image.shape[1]), spec.size, spec.fit)
     return prepare(image, placement, swap=spec.order == "bgr", fill=spec.fill)

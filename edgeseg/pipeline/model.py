@@ -24,7 +24,7 @@ from edgeseg.models import MODELS, WORK, split_name
 from edgeseg.runtime.crf import CrfSpec
 from edgeseg.runtime.crf_segmenter import FULL_SIZE, CrfSegmenter, with_crf
 from edgeseg.runtime.engine import EngineOptions, open_engine
-from edgeseg.runtime.segmenter import Segmenter, load
+from edgeseg.runtime.segmenter import Segmenter, load, only_refines
 from edgeseg.weights import is_non_commercial, scores, shipped, terms
 
 
@@ -55,6 +55,19 @@ def find_model(model: str) -> Path:
     )
 
 
+def takes_mask(path: Path) -> bool:
+    """Whether a model folder holds a refiner."""
+    return path.is_dir() and read_manifest(path).input.mask
+
+
+def find_labeller(model: str) -> Path:
+    """`find_model`; BundleError for a refiner, which labels no frames."""
+    path = find_model(model)
+    if takes_mask(path):
+        raise BundleError(only_refines(model, read_manifest(path).name))
+    return path
+
+
 def open_model(
     model: str,
     *,
@@ -68,7 +81,7 @@ def open_model(
     An engine folder runs on its engine at its own size, if its gate passed or `allow_ungated`; a
     checkpoint in torch, at `size` (its own if None); what QAT has trained, in float.
     """
-    folder = find_model(model)
+    folder = find_labeller(model)
     if folder.suffix == ".onnx":
         raise UsageError(
             f"{folder}: export the ONNX file first: edgeseg export {folder} --classes TABLE ..."
@@ -104,7 +117,7 @@ def open_with_crf(
     allow_ungated: bool = False,
 ) -> CrfSegmenter:
     """The same, with the dense CRF behind it; an engine folder has to return scores."""
-    folder = find_model(model)
+    folder = find_labeller(model)
     if not folder.is_dir() or read_manifest(folder).kind == "network":
         opened = open_model(model, size=size, fit=fit, options=options, allow_ungated=allow_ungated)
         return with_crf(opened, spec)

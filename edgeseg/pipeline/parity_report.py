@@ -204,7 +204,8 @@ def picture(a: Side, b: Side, shown: Shown, search: Search) -> np.ndarray:
     """Frame, labels of both and where they differ, for the frame with most of it: (H, W, 3)."""
     differs = (search.labels_a != search.labels_b) & ~search.padding
     worst = int(differs.sum((1, 2)).argmax())
-    frame = np.ascontiguousarray(shown.images[worst][..., :: 1 if shown.order == "rgb" else -1])
+    image = shown.images[worst][..., :3]
+    frame = np.ascontiguousarray(image if shown.order == "rgb" else image[..., ::-1])
     left, right = search.labels_a[worst], search.labels_b[worst]
     table = a.manifest.table
     edge = differs[worst] & boundary(left, BOUNDARY_RADIUS)

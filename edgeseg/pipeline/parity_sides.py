@@ -17,11 +17,11 @@ from edgeseg.dataset import open_dataset
 from edgeseg.errors import DataError, UsageError, guess
 from edgeseg.export.gate import GateFrames, read_frames
 from edgeseg.export.simplify import simplify
-from edgeseg.frame import enlarged, place
+from edgeseg.frame import enlarged, place, reversed_colours
 from edgeseg.graph import check_interface, initializers, read_graph
-from edgeseg.labels import IGNORE
+from edgeseg.labels import IGNORE, MASK
 from edgeseg.pipeline.export import build_folder
-from edgeseg.pipeline.floats import FloatNetwork, name, ordered, prepared
+from edgeseg.pipeline.floats import FloatNetwork, name, ordered, prepared, seen_by
 from edgeseg.pipeline.model import find_model
 from edgeseg.pipeline.probe import PROBES, Probe, Tensors, open_probe
 from edgeseg.runtime.engine import Engine, EngineOptions, open_engine
@@ -71,7 +71,9 @@ class Shown:
 
     def given(self, side: Side) -> np.ndarray:
         """The images in the channel order of that side."""
-        return self.images if side.manifest.input.order == self.order else self.images[..., ::-1]
+        if side.manifest.input.order == self.order:
+            return self.images
+        return reversed_colours(self.images)
 
 
 def split_engine(text: str) -> tuple[str, str | None]:
@@ -188,12 +190,13 @@ def _float_folder(bundle: Bundle, engine: str | None, like: Manifest, folder: Pa
 
     order, size = like.input.order, like.input.size
     assert size is not None
-    scores = like.output.kind == "scores"
+    scores = like.output.kind == "scores" or bundle.manifest.input.mask
     exported = to_onnx(bundle.folder, size=size, batch=1, order=order, scores=scores)
     manifest = dataclasses.replace(
         bundle.manifest,
         kind="network",
         precision="fp32",
+        classes=MASK.to_dict() if bundle.manifest.input.mask else bundle.manifest.classes,
         input=dataclasses.replace(
             ordered(bundle.manifest.input, order), size=size, fit=like.input.fit, batch=1
         ),
@@ -236,7 +239,7 @@ def frames_of_data(data: str, split: str, count: int, side: Side) -> Shown:
     spec, output = side.manifest.input, side.manifest.output
     assert spec.size is not None
     images, padding = [], []
-    for sample in dataset.spread(min(count, len(dataset))):
+    for sample in seen_by(spec, dataset.spread(min(count, len(dataset)))):
         images.append(prepared(sample.image, spec))
         placement = place((sample.image.shape[0], sample.image.shape[1]), spec.size, spec.fit)
         placement = enlarged(placement, output.scale)

@@ -19,7 +19,7 @@ from edgeseg.errors import BundleError, RecipeError
 from edgeseg.graph import initializers
 from edgeseg.pipeline.floats import FloatNetwork, make_float, scores_of
 from edgeseg.pipeline.learned import Learned, with_weights, write_learned
-from edgeseg.pipeline.model import find_model
+from edgeseg.pipeline.model import find_labeller
 from edgeseg.pipeline.plan import GATE_FRAMES, Say, Source
 from edgeseg.pipeline.quantise import Quantiser, calibrate
 from edgeseg.training import loop, qat, start
@@ -71,7 +71,7 @@ def prepare(recipe: Recipe, say: Say) -> qat.Calibrated:
 def _check(recipe: Recipe) -> Manifest:
     """The manifest of the checkpoint to start from; errors where it is not that of the recipe."""
     model = recipe.qat.model
-    path = find_model(model)
+    path = find_labeller(model)
     manifest = read_manifest(path) if path.is_dir() else None
     if manifest is None or manifest.kind != "checkpoint" or manifest.model is None:
         raise BundleError(

@@ -35,7 +35,7 @@ from edgeseg.calibration.rescale import find_factors, find_sources, measure, res
 from edgeseg.calibration.sensitivity import Layer, reason
 from edgeseg.dataset import Dataset, Sample
 from edgeseg.errors import UsageError
-from edgeseg.pipeline.floats import FloatNetwork, name, prepared
+from edgeseg.pipeline.floats import FloatNetwork, name, prepared, seen_by
 from edgeseg.pipeline.plan import Say
 
 CORRECTION_FRAMES = 8
@@ -94,6 +94,7 @@ def calibrate(network: FloatNetwork, frames: Dataset, method: str, say: Say) -> 
     if network.learned:
         say(f"{network.manifest.name}: taking the {len(network.learned.ranges)} ranges of its QAT")
         return network.learned
+    frames = seen_by(network.spec, frames)
     if not placement(network.single):
         raise UsageError(f"{network.manifest.name} has no convolution that INT8 could take")
     check_weights(network.single)

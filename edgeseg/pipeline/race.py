@@ -23,7 +23,7 @@ from edgeseg.dataset import open_dataset
 from edgeseg.disk import write_json, write_text
 from edgeseg.errors import EngineError, UsageError, guess
 from edgeseg.pipeline.environments import Environment, install, interpreter
-from edgeseg.pipeline.model import find_model
+from edgeseg.pipeline.model import find_labeller
 from edgeseg.pipeline.plan import Say, Source
 from edgeseg.pipeline.race_networks import OURS, Networks, build, make_networks, seen
 from edgeseg.runtime.engine_openvino import half_precision, shared_core
@@ -115,7 +115,7 @@ def prepare(rivals: Rivals, say: Say) -> None:
 
 def race(plan: Race, out: Path, say: Say) -> dict[str, Any]:
     """Build what takes part under `out`, run it, write `race.json` and `race.md` there."""
-    find_model(plan.source.model)
+    find_labeller(plan.source.model)
     check_names(plan)
     networks = make_networks(plan.source, plan.data, plan.split, out, say, plan.camera)
     failed: dict[str, str] = {}

@@ -7,25 +7,60 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from edgeseg.benchmarks.accuracy import Progress, check_classes
 from edgeseg.benchmarks.bootstrap import DRAWS, LEVEL, difference, mean_difference
+from edgeseg.bundle import Manifest, read_manifest
 from edgeseg.dataset import Dataset, read_image, spread_evenly
 from edgeseg.dataset.files import by_stem, id_labels, need_folder, photos, read_labels
 from edgeseg.errors import DataError, UsageError, guess
+from edgeseg.frame import format_size
 from edgeseg.labels import IGNORE, ClassTable
 from edgeseg.metrics import BOUNDARY_RULE, RULE, BoundaryAccuracy, ConfusionMatrix
 from edgeseg.picture import save_labels
+from edgeseg.runtime.refiner import Refiner, load_refiner
 from edgeseg.runtime.segmenter import Segmenter
-
-if TYPE_CHECKING:
-    from edgeseg.training.refiner import Refiner
 
 Coarse = Callable[[str, np.ndarray], np.ndarray]
 """Name and (H, W, 3) uint8 RGB frame -> (H, W) uint8 labels that are to be refined."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A refiner, its folder's manifest, and what runs it, such as "openvino 2026.4.0"."""
+
+    refiner: Refiner
+    manifest: Manifest
+    engine: str
+
+
+def open_refiner(
+    folder: Path, *, side: int | None = None, fast: bool = False, threads: int | None = None
+) -> Opened:
+    """An engine folder at its own size without torch; a checkpoint in torch, at any size.
+
+    `side` and `fast` are those of a checkpoint (training/refiner.py), and refused for an engine.
+    """
+    manifest = read_manifest(folder)
+    if manifest.kind == "network":
+        if side is not None or fast:
+            raise UsageError(
+                f"{folder} refines at its own size of {format_size(manifest.input.size or (0, 0))}"
+                "; --side and --fast are for checkpoints: leave them away"
+            )
+        loaded = load_refiner(folder, frames="rgb", threads=threads)
+        target = manifest.target
+        assert target is not None  # load_refiner has opened it
+        return Opened(loaded, manifest, f"{target.name} {loaded.engine.version}")
+    from edgeseg.training import refiner as in_torch
+
+    found, version = in_torch.open_refiner(
+        folder, side=in_torch.SIDE if side is None else side, fast=fast, threads=threads
+    )
+    return Opened(found, manifest, f"torch {version}")
 
 
 @dataclass(frozen=True)

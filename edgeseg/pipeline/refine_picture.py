@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,9 +11,7 @@ from edgeseg.disk import writing_file
 from edgeseg.metrics import ConfusionMatrix
 from edgeseg.picture import contact_sheet, encode_jpeg, legend, overlay, stack
 from edgeseg.pipeline.refine import Coarse, Source, Tally
-
-if TYPE_CHECKING:
-    from edgeseg.training.refiner import Refiner
+from edgeseg.runtime.refiner import Refiner
 
 OPACITY = 0.55
 QUALITY = 45

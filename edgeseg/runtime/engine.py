@@ -82,7 +82,8 @@ class Engine(ABC):
     def infer(self, images: np.ndarray) -> np.ndarray:
         """(N, H, W, 3) uint8 -> (N, h, w) uint8 labels, or (N, C, h, w) float32 scores.
 
-        Which of the two the manifest's `output` says. The caller owns what is returned.
+        A network that takes a mask has it in a fourth channel. Which of the two the manifest's
+        `output` says. The caller owns what is returned.
         """
 
     def infer_into(self, images: np.ndarray, out: np.ndarray) -> None:
@@ -132,9 +133,9 @@ class FrameEngine(Engine):
 
 
 def check_images(images: np.ndarray, spec: InputSpec) -> None:
-    """EngineError unless `images` is uint8 (batch, height, width, 3) of the network's size."""
+    """EngineError unless `images` is uint8 (batch, height, width, channels) as `spec` says."""
     size = images.shape[1:3] if spec.size is None else spec.size
-    expected = (spec.batch, *size, 3)
+    expected = (spec.batch, *size, spec.channels)
     if images.dtype != np.uint8 or images.shape != expected:
         raise EngineError(
             f"image is {images.dtype} of shape {images.shape}; "

@@ -192,7 +192,7 @@ class _Loaded:
         inputs = [n for n in names if self._engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
         outputs = [n for n in names if n not in inputs]
         spec, kind = bundle.manifest.input, bundle.manifest.output.kind
-        expected = ("image", kind, (spec.batch, *(spec.size or ()), 3))
+        expected = ("image", kind, (spec.batch, *(spec.size or ()), spec.channels))
         shape = tuple(self._engine.get_tensor_shape(inputs[0])) if inputs else ()
         if len(names) != 2 or (inputs[0], outputs[0], shape) != expected:
             raise EngineError(
@@ -280,6 +280,8 @@ def why_on_cpu(bundle: Bundle) -> str:
     word, batch = os.environ.get("EDGESEG_DECODE"), bundle.manifest.input.batch
     if word:
         return f"EDGESEG_DECODE is {word}"
+    if bundle.manifest.input.mask:
+        return "kernels take frames, and this network takes a mask, too"
     return f"kernels take one frame at a time, and batches are of {batch}" if batch > 1 else ""
 
 

@@ -20,6 +20,7 @@ from edgeseg.runtime.board import read_board, read_memory
 from edgeseg.runtime.engine import ENGINES, NEEDS_TOO, NO_DRIVER
 from edgeseg.runtime.gpu import find_gpu
 from edgeseg.runtime.obstacles import GRAPH, ON_GPU, Here, Obstacle, obstacles
+from edgeseg.runtime.refiner import load_refiner
 from edgeseg.runtime.segmenter import load
 
 IMPORT_SECONDS = 120
@@ -191,15 +192,22 @@ def try_folder(folder: Path, here: Here | None = None) -> Trial:
         in_the_way = obstacles(folder, bundle.manifest, here)
         if in_the_way:
             return Trial(False, why="; ".join(o.why for o in in_the_way), obstacles=in_the_way)
+        size, order = bundle.manifest.input.size or (256, 512), bundle.manifest.input.order
+        frame = np.zeros((*size, 3), np.uint8)
         start = perf_counter()
-        with load(folder, frames=bundle.manifest.input.order, allow_ungated=True) as segmenter:
-            loaded = perf_counter()
-            size = bundle.manifest.input.size or (256, 512)
-            segmenter.segment(np.zeros((*size, 3), np.uint8))
-            ran = perf_counter()
-            engine = f"{bundle.manifest.target.name} {segmenter.engine.version}"
-            notes = _notes(bundle, segmenter.engine.version, here)
-            around = segmenter.prepare_name, segmenter.decode_name
+        if bundle.manifest.input.mask:
+            with load_refiner(folder, frames=order, allow_ungated=True) as refiner:
+                loaded = perf_counter()
+                refiner.mask(frame, frame[..., 0] > 0)
+                ran, version, around = perf_counter(), refiner.engine.version, ("numpy", "numpy")
+        else:
+            with load(folder, frames=order, allow_ungated=True) as segmenter:
+                loaded = perf_counter()
+                segmenter.segment(frame)
+                ran, version = perf_counter(), segmenter.engine.version
+                around = segmenter.prepare_name, segmenter.decode_name
+        engine = f"{bundle.manifest.target.name} {version}"
+        notes = _notes(bundle, version, here)
     except EdgesegError as error:
         return Trial(False, why=str(error))
     why = _ungated(bundle.manifest)

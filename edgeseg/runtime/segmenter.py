@@ -78,9 +78,26 @@ def load(
     engine's library is missing.
     """
     check_format(frames)
-    bundle = read_bundle(Path(folder))
-    target = bundle.manifest.target
-    if target is None:
+    bundle = read_gated(Path(folder), allow_ungated=allow_ungated)
+    if bundle.manifest.input.mask:
+        raise BundleError(only_refines(str(folder), bundle.manifest.name))
+    check_batch(bundle)  # before the engine takes memory
+    engine = open_bundle(bundle, EngineOptions(threads, inference_precision))
+    return Segmenter(engine, bundle, frames=frames)
+
+
+def only_refines(model: str, name: str) -> str:
+    """What is said of a refiner where labels of frames are wanted."""
+    return (
+        f"{model} holds '{name}', which labels no frames: it refines masks that another network "
+        f"made. 'edgeseg refine {model} ...' takes it, and in Python edgeseg.load_refiner"
+    )
+
+
+def read_gated(folder: Path, *, allow_ungated: bool) -> Bundle:
+    """An engine folder that passed its gate (unless `allow_ungated`), else a BundleError."""
+    bundle = read_bundle(folder)
+    if bundle.manifest.target is None:
         raise BundleError(f"{folder} has no engine; build one with 'edgeseg export'")
     gate = bundle.manifest.gate
     if (gate is None or gate.state != "passed") and not allow_ungated:
@@ -90,9 +107,14 @@ def load(
             f"{folder}: gate: {state}{why}; run 'edgeseg export' or 'edgeseg build' where the "
             "engine can run, or load with allow_ungated=True (--allow-ungated)"
         )
-    _check_batch(bundle)  # before the engine takes memory
-    engine = open_engine(target.name, bundle, EngineOptions(threads, inference_precision))
-    return Segmenter(engine, bundle, frames=frames)
+    return bundle
+
+
+def open_bundle(bundle: Bundle, options: EngineOptions) -> Engine:
+    """The engine that a folder was built for."""
+    target = bundle.manifest.target
+    assert target is not None, "read_gated comes first"
+    return open_engine(target.name, bundle, options)
 
 
 class Segmenter:
@@ -108,7 +130,7 @@ class Segmenter:
         spec, threads = manifest.input, engine.threads
         self._prepare = Preparer(frames, spec.order, spec.fill, threads=threads)
         self._size = manifest.input.size
-        _check_batch(bundle)
+        check_batch(bundle)
         self._decoder = _decoder(bundle, engine) if self.output.kind == "scores" else None
         takes_frames = isinstance(engine, FrameEngine) and not engine.left_to_cpu
         self._device = ON_DEVICE if takes_frames else None
@@ -364,12 +386,13 @@ def _decoder(bundle: Bundle, engine: Engine) -> Decoder:
     return Decoder(output, weight, bias, threads=engine.threads)
 
 
-def _check_batch(bundle: Bundle) -> None:
+def check_batch(bundle: Bundle) -> None:
+    """UsageError unless a folder takes one frame at a time."""
     batch = bundle.manifest.input.batch
     if batch != 1:
         raise UsageError(
-            f"{bundle.folder} was exported for batches of {batch} frames; a Segmenter takes one "
-            "frame at a time: export with --batch 1"
+            f"{bundle.folder} was exported for batches of {batch} frames; frames are "
+            "taken one at a time: export with --batch 1"
         )
 
 

@@ -8,7 +8,7 @@ import torch
 from edgeseg.bundle import Bundle
 from edgeseg.errors import EngineError
 from edgeseg.models.checkpoint import load_checkpoint
-from edgeseg.models.network import Network
+from edgeseg.models.network import Network, build_exportable
 from edgeseg.runtime.engine import Engine, EngineOptions
 
 
@@ -22,8 +22,9 @@ class TorchEngine(Engine):
             )
         if options.threads:
             torch.set_num_threads(options.threads)
-        model, bundle = load_checkpoint(bundle.folder)
+        model, bundle = load_checkpoint(bundle.folder, build_exportable)
         model.cut(len(bundle.manifest.table))
+        model.deploy()
         self.version = str(torch.__version__)
         self.device = "CPU"
         self.inference_precision = "f32"
@@ -62,8 +63,8 @@ class WithInput(torch.nn.Module):
         super().__init__()
         self.model = model
         spec = bundle.manifest.input
-        self.register_buffer("mean", torch.tensor(spec.mean).reshape(1, 3, 1, 1))
-        self.register_buffer("scale", 1.0 / torch.tensor(spec.std).reshape(1, 3, 1, 1))
+        self.register_buffer("mean", torch.tensor(spec.means).reshape(1, -1, 1, 1))
+        self.register_buffer("scale", 1.0 / torch.tensor(spec.stds).reshape(1, -1, 1, 1))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Normalise, run, argmax."""

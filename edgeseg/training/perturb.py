@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgeseg.dataset import Dataset, Sample
 from edgeseg.frame import resize_image
-from edgeseg.labels import IGNORE
+from edgeseg.labels import IGNORE, MASK
 
 STRIDES = (1, 2, 4, 8, 16)
 """The fractions of the size at which a boundary is drawn."""
@@ -24,6 +25,10 @@ KERNEL = (3, 10)
 """Sides of what dilates and erodes, in pixels; the upper one excluded (the authors' code)."""
 FLIPPED = 0.25
 """How often one pixel changes sides first, so that specks and holes grow (the authors' code)."""
+IOU = (0.8, 1.0)
+"""What the paper's masks keep at least, and at most."""
+SEED = 1
+"""Of masks that are the same every time."""
 LEAST = 32
 """Pixels that must be inside and outside for a class to be worth refining."""
 
@@ -46,6 +51,21 @@ def coarse_mask(
         inside = labels == generator.choice(seen)
     truth = np.where(labels == IGNORE, np.uint8(IGNORE), inside.astype(np.uint8))
     return truth, perturb(inside, wanted, generator).astype(np.uint8) * np.uint8(255)
+
+
+def spoilt(dataset: Dataset, iou: tuple[float, float] = IOU) -> Dataset:
+    """The frames of a data set as a refiner sees them, the same ones every time.
+
+    Images are (H, W, 4), with the coarse mask of one class that occurs (255 inside) behind the
+    colours; labels are those of the class table MASK.
+    """
+
+    def read(index: int) -> Sample:
+        sample = dataset[index]
+        truth, mask = coarse_mask(sample.labels, iou, np.random.default_rng((SEED, index)))
+        return Sample(sample.name, np.concatenate([sample.image, mask[..., None]], 2), truth)
+
+    return Dataset(dataset.source, dataset.split, MASK, dataset.names, read)
 
 
 def perturb(mask: np.ndarray, iou: float, generator: np.random.Generator) -> np.ndarray:

@@ -1,15 +1,11 @@
-"""Coarse labels -> finer labels, class by class, by a trained CascadePSP in torch.
+"""Coarse masks -> finer masks by a trained CascadePSP in torch, of any size.
 
 Cheng et al. 2020: the global step sees the whole part of the frame that a mask lies in (3.2.1), the
-local step crops of what is larger (3.2.2). Several classes (their extension to scene parsing) are
-refined one after the other and put together as in the authors' code: a pixel takes the class whose
-refined mask is surest of it, if that is more than 0.5; where no mask is, it keeps the label
-it had. So labels only change where a class claims them.
+local step crops of what is larger (3.2.2).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from edgeseg.bundle import Bundle, InputSpec
-from edgeseg.errors import DataError, UsageError
-from edgeseg.frame import Box, check_frame, format_size
-from edgeseg.labels import IGNORE
+from edgeseg.bundle import InputSpec
+from edgeseg.errors import UsageError
 from edgeseg.models.blocks import resize
 from edgeseg.models.cascadepsp import CascadePSP
 from edgeseg.models.checkpoint import load_checkpoint
 from edgeseg.models.network import Maps, build_trainee
+from edgeseg.runtime.refiner import Refiner, no_refiner
 from edgeseg.training.batches import normalise
 from edgeseg.training.plan import Input
 from edgeseg.training.tiles import Tile, mean_of_tiles, tiles
@@ -37,13 +32,9 @@ LEAST_SIDE = 6 * BORDER
 """Below it crops would hold little that is kept."""
 SHARES = (0.1, 0.9)
 """Crops of which less or more is inside have little boundary: they are left as they are."""
-MARGIN = 0.25
-"""Of a mask's height and width, on each side of it, is looked at with it (the authors' code)."""
-LEAST_MARGIN = 32
-"""Pixels of that at least: a small mask needs some surroundings."""
 
 
-class Refiner:
+class TorchRefiner(Refiner):
     """A trained CascadePSP. `fast` leaves the local step out; `side` is SIDE, or less memory."""
 
     def __init__(
@@ -54,42 +45,6 @@ class Refiner:
         self.model = model.eval()
         self.spec = Input(spec.order, spec.mean, spec.std)
         self.side, self.fast = side, fast
-
-    def labels(
-        self, image: np.ndarray, labels: np.ndarray, classes: Collection[int] | None = None
-    ) -> np.ndarray:
-        """(H, W, 3) uint8 RGB, (H, W) uint8 -> (H, W) uint8, finer; IGNORE stays where it is.
-
-        Of the classes that occur only those in `classes` (None: all) are refined. A class that is
-        not refined loses pixels to one that is, and gains none.
-        """
-        check_frame(image)
-        if labels.shape != image.shape[:2]:
-            have = (labels.shape[0], labels.shape[1])
-            raise DataError(
-                f"labels are {format_size(have)}, their frame is "
-                f"{format_size((image.shape[0], image.shape[1]))}; both must be of one size"
-            )
-        sure = np.full(labels.shape, 0.5, np.float32)
-        finer: np.ndarray = labels.copy()
-        known = labels != IGNORE
-        for index in np.unique(labels[known]).tolist():
-            if classes is not None and index not in classes:
-                continue
-            box, found = self._around(image, labels == index)
-            part = box.slices
-            better = (found > sure[part]) & known[part]
-            finer[part][better] = index
-            sure[part][better] = found[better]
-        return finer
-
-    def _around(self, image: np.ndarray, inside: np.ndarray) -> tuple[Box, np.ndarray]:
-        """The box around a mask with its margin, and the refined mask there."""
-        rows, columns = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
-        top, bottom = _widened(int(rows[0]), int(rows[-1]) + 1, inside.shape[0])
-        left, right = _widened(int(columns[0]), int(columns[-1]) + 1, inside.shape[1])
-        box = Box(top, left, bottom, right)
-        return box, self.mask(image[box.slices], inside[box.slices])
 
     @torch.inference_mode()
     def mask(self, image: np.ndarray, inside: np.ndarray) -> np.ndarray:
@@ -144,22 +99,14 @@ class Refiner:
 
 def open_refiner(
     folder: Path, *, side: int = SIDE, fast: bool = False, threads: int | None = None
-) -> tuple[Refiner, Bundle]:
-    """The refiner in a checkpoint folder; UsageError where there is another network."""
+) -> tuple[TorchRefiner, str]:
+    """The refiner in a checkpoint folder, and torch's version; UsageError for another network."""
     if threads:
         torch.set_num_threads(threads)
     model, bundle = load_checkpoint(folder, build_trainee)
     if not isinstance(model, CascadePSP):
-        raise UsageError(
-            f"{folder} holds '{bundle.manifest.name}', which refines no masks. Train a refiner: "
-            "edgeseg train benchmarks/suites/refine_camvid.toml --out DIR"
-        )
-    return Refiner(model, bundle.manifest.input, side=side, fast=fast), bundle
-
-
-def _widened(start: int, stop: int, length: int) -> tuple[int, int]:
-    margin = max(LEAST_MARGIN, round(MARGIN * (stop - start)))
-    return max(0, start - margin), min(length, stop + margin)
+        raise UsageError(no_refiner(folder, bundle.manifest.name))
+    return TorchRefiner(model, bundle.manifest.input, side=side, fast=fast), str(torch.__version__)
 
 
 def _plane(mask: Tensor) -> np.ndarray:

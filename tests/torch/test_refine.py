@@ -16,7 +16,8 @@ from edgeseg.errors import DataError, UsageError
 from edgeseg.labels import CLASS_TABLES, IGNORE
 from edgeseg.models.checkpoint import save_checkpoint
 from edgeseg.models.network import build_trainee
-from edgeseg.training.refiner import Refiner
+from edgeseg.runtime.refiner import Refiner
+from edgeseg.training.refiner import TorchRefiner
 
 pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("one_thread")]
 
@@ -110,11 +111,11 @@ def scene(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 def test_crops_give_what_the_whole_would(monkeypatch):
     image, inside = scene(150, 203)
     model = Covariant()
-    found = Refiner(model, SPEC, side=100).mask(image, inside)
+    found = TorchRefiner(model, SPEC, side=100).mask(image, inside)
     assert found.shape == (150, 203)
     assert len(model.finished) > 6
     assert max(map(max, model.finished)) == 104  # 100, filled up
-    whole = Refiner(model, SPEC, side=100)
+    whole = TorchRefiner(model, SPEC, side=100)
     monkeypatch.setattr("edgeseg.training.refiner.tiles", lambda size, *_: _one(size))
     expected = whole.mask(image, inside)
     assert model.finished[-1] == (152, 208)
@@ -133,10 +134,10 @@ def _one(size):
 def test_fast_is_the_global_step_alone():
     image, inside = scene(150, 203)
     model = Covariant()
-    found = Refiner(model, SPEC, side=100, fast=True).mask(image, inside)
+    found = TorchRefiner(model, SPEC, side=100, fast=True).mask(image, inside)
     assert found.shape == (150, 203)
     assert not model.finished
-    slow = Refiner(model, SPEC, side=100).mask(image, inside)
+    slow = TorchRefiner(model, SPEC, side=100).mask(image, inside)
     assert np.abs(found - slow).max() > 0.1
 
 
@@ -145,14 +146,14 @@ def test_crops_without_a_boundary_keep_the_global_mask():
     inside[:] = False
     inside[60:64, 60:64] = True
     model = Covariant()
-    found = Refiner(model, SPEC, side=100).mask(image, inside)
+    found = TorchRefiner(model, SPEC, side=100).mask(image, inside)
     assert not model.finished
     assert set(np.unique(found)) <= {0.0, 1.0}
 
 
 def test_a_side_that_can_not_be():
     with pytest.raises(UsageError, match="side is 95 pixels; expected at least 96"):
-        Refiner(Covariant(), SPEC, side=95)
+        TorchRefiner(Covariant(), SPEC, side=95)
 
 
 # The verb

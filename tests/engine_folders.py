@@ -7,10 +7,18 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeseg.bundle import Bundle, Gate, InputSpec, Manifest, Target, write_bundle
+from edgeseg.bundle import (
+    Bundle,
+    Gate,
+    InputSpec,
+    Manifest,
+    OutputSpec,
+    Target,
+    write_bundle,
+)
 from edgeseg.disk import writing_folder
 from edgeseg.export.gate import GateFrames, write_frames
-from edgeseg.labels import ClassTable
+from edgeseg.labels import MASK, ClassTable
 
 SIZE = (8, 16)
 TABLE = ClassTable("rgb3", ("red", "green", "blue"), ((200, 0, 0), (0, 200, 0), (0, 0, 200)))
@@ -48,6 +56,46 @@ def tiny_onnx(path: Path, size: tuple[int, int] = SIZE, batch: int = 1) -> None:
     model.ir_version = 9
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
+
+
+def tiny_refiner(path: Path) -> None:
+    """uint8 NHWC frame and mask -> scores: the inside is where the mask says, whatever is seen."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    weight = np.zeros((2, 4, 1, 1), np.float32)
+    weight[:, 3, 0, 0] = -1 / 127.5, 1 / 127.5
+    kernel = numpy_helper.from_array(weight, "kernel")
+    bias = numpy_helper.from_array(np.array([1.0, -1.0], np.float32), "bias")
+    nodes = [
+        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["float"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["planes", "kernel", "bias"], ["scores"]),
+    ]
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, [1, *SIZE, 4])
+    scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 2, *SIZE])
+    graph = helper.make_graph(nodes, "refiner", [image], [scores], [kernel, bias])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 9
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+
+
+REFINER = {
+    "name": "cascadepsp_r18",
+    "classes": MASK.to_dict(),
+    "input": dataclasses.replace(MANIFEST.input, mask=True),
+    "output": OutputSpec("scores", 1, "bilinear", 1),
+}
+"""What differs in the manifest of a refiner."""
+
+
+def refiner_folder(folder: Path) -> Bundle:
+    """A refiner's engine folder for ONNX Runtime."""
+    with writing_folder(folder) as aside:
+        tiny_refiner(aside / "network.onnx")
+        target = Target("onnxruntime", "1", "CPU")
+        return _finish(folder, aside, "network.onnx", target, dict(REFINER))
 
 
 def onnxruntime_folder(folder: Path, **changes: object) -> Bundle:

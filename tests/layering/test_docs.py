@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tomllib
-from engine_folders import onnxruntime_folder
+from engine_folders import onnxruntime_folder, refiner_folder
 
 import edgeseg
 from edgeseg.benchmarks import int8_table, study_table, tables
@@ -249,11 +249,14 @@ def python_blocks() -> list[tuple[str, str]]:
 def test_python_examples_run(where: str, block: str, tmp_path: Path, monkeypatch):
     pytest.importorskip("onnxruntime", reason="the example folder is for ONNX Runtime")
     onnxruntime_folder(tmp_path / "runs" / "espnet_int8")
+    refiner_folder(tmp_path / "runs" / "refine_int8")
     monkeypatch.chdir(tmp_path)
     frame = np.zeros((30, 40, 3), np.uint8)
     driven: list[np.ndarray] = []
     fake = Segmenter.of(edgeseg.FakeEngine(), CLASS_TABLES["camvid11"], size=(64, 128))
-    names = {"frame": frame, "camera": [frame] * 3, "drive": driven.append, "segmenter": fake}
+    coarse = np.zeros((30, 40), np.uint8)
+    names = {"frame": frame, "camera": [frame] * 3, "drive": driven.append, "segmenter": fake,
+             "coarse": coarse}  # fmt: skip
     exec(compile(block, where, "exec"), names)
     labels = names["labels"]
     assert isinstance(labels, np.ndarray)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engine_folders import MANIFEST, fake_folder
+from engine_folders import MANIFEST, REFINER, fake_folder
 
 import edgeseg
-from edgeseg.bundle import Bundle, InputSpec, OutputSpec
+from edgeseg.bundle import Bundle, InputSpec
 from edgeseg.errors import BundleError, EngineError, UsageError
 from edgeseg.frame import place, prepare, resize_image, resize_map
-from edgeseg.labels import IGNORE, MASK
+from edgeseg.labels import IGNORE
 from edgeseg.runtime.engine_fake import FakeEngine
 from edgeseg.runtime.refiner import EngineRefiner, likely, load_refiner
 
@@ -21,9 +21,7 @@ pytestmark = pytest.mark.unit
 
 SIZE = (40, 60)
 SPEC = InputSpec("rgb", (0.0,) * 3, (1.0,) * 3, fill=(9, 8, 7), size=SIZE, mask=True)
-OUTPUT = OutputSpec("scores", 1, "bilinear", 1)
-CHANGES = {"name": "cascadepsp_r18", "input": SPEC, "classes": MASK.to_dict(), "output": OUTPUT}
-"""Of the tiny folders' manifest."""
+CHANGES = REFINER | {"input": SPEC}
 
 
 def bundle_of(spec: InputSpec = SPEC) -> Bundle:

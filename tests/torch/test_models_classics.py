@@ -109,7 +109,7 @@ class TestPSPNetR18(ModelContract):
 class TestGCN(Classic):
     name = "gcn_r50"
     options = NARROW
-    steps = 80
+    steps = 130
 
 
 class TestDeepLabV3PlusDSRL(Classic):

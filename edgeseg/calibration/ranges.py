@@ -102,8 +102,6 @@ def network_sha256(model: onnx.ModelProto) -> str:
 def preprocessing_sha256(spec: InputSpec) -> str:
     """Hash of size, fit, order, mean, std, fill and whether there is a mask; not of the batch."""
     content = dataclasses.asdict(dataclasses.replace(spec, batch=1))
-    if not spec.mask:
-        del content["mask"]  # so that tables from before there were masks stay bound
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -266,13 +266,16 @@ def test_python_examples_run(where: str, block: str, tmp_path: Path, monkeypatch
 
 # Results, recipes, versions
 
-INT8 = ROOT / "benchmarks" / "results" / "int8.json"
+INT8 = {
+    "INT8.md": ROOT / "benchmarks" / "results" / "int8.json",
+    "INT8_AVX2.md": ROOT / "benchmarks" / "results" / "int8_avx2.json",
+}
 
 
 def results() -> list[Path]:
-    """Results of `edgeseg bench`; that of the INT8 comparison lies beside them."""
+    """Results of `edgeseg bench`; those of the INT8 comparison lie beside them."""
     found = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
-    return [path for path in found if path != INT8]
+    return [path for path in found if path not in INT8.values()]
 
 
 @pytest.mark.parametrize("path", results() or [None], ids=lambda p: p.name if p else "none")
@@ -321,9 +324,10 @@ def test_a_study_can_be_run_again(path: Path):
     assert (path.parent / "overlays.jpg").exists()
 
 
-def test_the_page_of_int8_is_that_of_its_result():
-    int8_table.PAGE.update(ROOT / "benchmarks" / "INT8.md", [INT8], check=True)
-    content = int8_table.read_result(INT8)
+@pytest.mark.parametrize("page", INT8)
+def test_the_page_of_int8_is_that_of_its_result(page: str):
+    int8_table.PAGE.update(ROOT / "benchmarks" / page, [INT8[page]], check=True)
+    content = int8_table.read_result(INT8[page])
     assert content["limit_frames"] is None
     known = read_recipe(Suite, ROOT / content["suite"]).pairs()
     assert {(row["model"], row["method"]) for row in content["rows"]} <= set(known)

@@ -118,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
         "split": args.split if args.data else None,
         "classes": args.classes.split(",") if args.classes else None,
         "fast": args.fast,
-        "side": args.side,
+        "side": opened.side,
         "machine": machine(),
         **found,
     }  # fmt: skip

@@ -30,11 +30,15 @@ Coarse = Callable[[str, np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Opened:
-    """A refiner, its folder's manifest, and what runs it, such as "openvino 2026.4.0"."""
+    """A refiner, its folder's manifest, and what runs it, such as "openvino 2026.4.0".
+
+    `side` is the longest side that a checkpoint refines in one piece.
+    """
 
     refiner: Refiner
     manifest: Manifest
     engine: str
+    side: int | None = None
 
 
 def open_refiner(
@@ -57,10 +61,9 @@ def open_refiner(
         return Opened(loaded, manifest, f"{target.name} {loaded.engine.version}")
     from edgeseg.training import refiner as in_torch
 
-    found, version = in_torch.open_refiner(
-        folder, side=in_torch.SIDE if side is None else side, fast=fast, threads=threads
-    )
-    return Opened(found, manifest, f"torch {version}")
+    side = in_torch.SIDE if side is None else side
+    found, version = in_torch.open_refiner(folder, side=side, fast=fast, threads=threads)
+    return Opened(found, manifest, f"torch {version}", side)
 
 
 @dataclass(frozen=True)

@@ -227,6 +227,8 @@ def test_with_truth_labels_are_scored_before_and_after(checkpoint, streets, tmp_
         assert picture.height > 3 * 48
     assert found["bootstrap"]["over"] == "frames"
     assert found["refiner"]["model"] == "cascadepsp_r18"
+    assert found["refiner"]["engine"].startswith("torch ")
+    assert found["side"] == 900
 
 
 def test_a_model_makes_the_labels(checkpoint, folders, tmp_path):

@@ -72,11 +72,15 @@ def test_memory_after_the_first_use(start):
 def test_names_are_those_of_their_modules():
     import edgeseg
     from edgeseg.runtime.engine_fake import FakeEngine
+    from edgeseg.runtime.refiner import EngineRefiner, load_refiner
     from edgeseg.runtime.segmenter import Segmenter, load
     from edgeseg.runtime.stream import Captured, stream
 
     found = [getattr(edgeseg, name) for name in edgeseg.__all__]
-    assert found == [Captured, FakeEngine, Segmenter, edgeseg.__version__, load, stream]
+    assert found == [
+        Captured, EngineRefiner, FakeEngine, Segmenter, edgeseg.__version__, load, load_refiner,
+        stream,
+    ]  # fmt: skip
     assert set(edgeseg.__all__) <= set(dir(edgeseg))
     with pytest.raises(AttributeError, match="module 'edgeseg' has no attribute 'streams'"):
         edgeseg.streams  # noqa: B018

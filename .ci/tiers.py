@@ -2,7 +2,7 @@
 
 Three uses: `pytest -p tiers` adds what passed to the file that EDGESEG_TIER_COUNTS names; this
 script compares such a file with tiers.txt; `.venv/bin/python .ci/tiers.py --write` collects the
-suite without running it and rewrites tiers.txt.
+suite without running it and rewrites tiers.txt. Tests that only some processors have don't count.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """The report names the test's tiers, also when another process (pytest-xdist) made it."""
     report = yield
-    report.user_properties += [("tier", t) for t in TIERS if item.get_closest_marker(t)]
+    report.user_properties += [("tier", tier) for tier in tiers_of(item)]
     return report
 
 
@@ -48,6 +48,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     path.write_text(json.dumps(Counter(before) + _passed))
 
 
+def tiers_of(item: pytest.Item) -> list[str]:
+    """The tiers in which a test counts: none where other machines don't have it."""
+    if item.get_closest_marker("some_cpus"):
+        return []
+    return [tier for tier in TIERS if item.get_closest_marker(tier)]
+
+
 class Collected:
     """What a run would select."""
 
@@ -57,7 +64,7 @@ class Collected:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Count the selected tests by tier."""
         for item in session.items:
-            self.counts.update(tier for tier in TIERS if item.get_closest_marker(tier))
+            self.counts.update(tiers_of(item))
 
 
 def read_expected(path: Path = EXPECTED) -> dict[str, int]:

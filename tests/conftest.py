@@ -11,6 +11,8 @@ from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
+SOME_CPUS = {"avx512", "avx2", "neon"}
+"""Parameters of tests that there are only where the processor has these instructions."""
 TIERS = ("unit", "contract", "layering", "rooms", "torch", "chain", "golden", "gpu")
 
 # Under pytest-xdist each CPU has a process, whose threads would take the CPU of the others.
@@ -28,13 +30,20 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test without a tier would be left out of every selection: that is an error."""
+    """A test without a tier would be left out of every selection: that is an error.
+
+    Tests of SOME_CPUS are marked so: .ci/tiers.py counts the same on every machine.
+    """
     bare = [i.nodeid for i in items if not any(i.get_closest_marker(t) for t in TIERS)]
     if bare:
         raise pytest.UsageError(
             f"{len(bare)} tests name no tier ({', '.join(TIERS)}), the first is {bare[0]}. "
             "Write pytestmark = pytest.mark.TIER on top of its module"
         )
+    for item in items:
+        parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        if any(isinstance(value, str) and value in SOME_CPUS for value in parameters):
+            item.add_marker("some_cpus")
 
 
 def real_data(name: str) -> Path:

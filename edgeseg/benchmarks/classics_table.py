@@ -22,7 +22,7 @@ from edgeseg.benchmarks.rows import (
     precision_name,
 )
 from edgeseg.frame import format_size
-from edgeseg.models import MODELS, WORK
+from edgeseg.models import MODELS, REFINERS, WORK
 from edgeseg.models.figures import FIGURES
 
 FIRST = "enet"
@@ -35,7 +35,8 @@ how each is made, [suites/classics.toml](suites/classics.toml) how it is trained
 
 ## Parameters and MACs
 
-For 19 classes, as deployed: without auxiliary heads. Published figures stand beside what is counted
+For 19 classes, as deployed: without auxiliary heads; CascadePSP's three passes are of one mask.
+Published figures stand beside what is counted
 in their own setting (classes, size, auxiliary head); operations are halved to MACs."""
 LATENCY = """## Latency and memory
 
@@ -68,9 +69,10 @@ def _work() -> str:
             "params M published", "counted", "MACs G published", "at", "counted")  # fmt: skip
     rows = []
     notes = []
-    for name in classics():
+    entries = {name: MODELS[name] for name in classics()} | REFINERS
+    for name, entry in entries.items():
         params, small, large = WORK[name]
-        row = [f"`{name}`", MODELS[name].paper, f"{params / 1e6:.2f}"]
+        row = [f"`{name}`", entry.paper, f"{params / 1e6:.2f}"]
         row += [f"{small / 1e9:.2f}", f"{large / 1e9:.2f}"]
         figure = FIGURES.get(name)
         if figure is None:

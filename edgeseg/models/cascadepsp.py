@@ -165,7 +165,7 @@ class CascadePSP(Network):
         They are minus and plus half the logit, by the weights of the last layer.
         """
         last = last_conv(self.head1)
-        two = nn.Conv2d(last.in_channels, 2, 1)
+        two = nn.Conv2d(last.in_channels, 2, 1, device=last.weight.device)
         assert last.bias is not None and two.bias is not None
         two.weight.copy_(torch.cat([-last.weight, last.weight]) / 2)
         two.bias.copy_(torch.cat([-last.bias, last.bias]) / 2)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from edgeseg.bundle import ModelSpec
-from edgeseg.models import MODELS, WORK
+from edgeseg.models import MODELS, REFINERS, WORK
 from edgeseg.models.network import build_model
 from edgeseg.models.work import count_macs, count_work
 from edgeseg.pipeline.model import list_models
@@ -16,13 +16,13 @@ pytestmark = pytest.mark.torch
 
 
 def test_every_model_is_listed_with_its_work():
-    assert list(WORK) == list(MODELS)
+    assert list(WORK) == [*MODELS, *REFINERS]
     rows = {row["name"]: row for row in list_models()}
     assert rows["dfanet_b"]["params"] == 1_097_819
     assert rows["dfanet_b"]["macs"] == {"256x512": 257_585_152, "512x1024": 1_028_036_608}
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", WORK)
 def test_the_listed_params_are_the_networks(name):
     """tests/golden/test_listed_macs.py counts the MACs, which takes longer."""
     assert count_work(ModelSpec(name), 19, ())[0] == WORK[name][0]

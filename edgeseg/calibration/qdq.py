@@ -72,7 +72,7 @@ def weight_scales(weight: np.ndarray, axis: int) -> np.ndarray:
     x86 without VNNI (`vpmaddubsw`, in OpenVINO) adds the products of two neighbouring input
     channels in 16 bits. With activations of 0 to 255 that holds weights of one sign whose levels
     add up to 128 at most: so a pair counts as its positive sum or its negative one. An odd last
-    channel is alone.
+    channel is alone. Pairs of a deconvolution in groups of odd width are not told apart by group.
     """
     channels = np.moveaxis(weight, axis, 0)
     scales = np.zeros(len(channels))

@@ -41,8 +41,8 @@ in their own setting (classes, size, auxiliary head); operations are halved to M
 LATENCY = """## Latency and memory
 
 Nobody trained these: what they say is worth nothing, what they cost is what they cost. Milliseconds
-are the median of a call, frame to labels; (n) where there are fewer than 20 calls. MiB are the most
-that the process held."""
+are the median of a call, frame to labels (CascadePSP: frame and mask to mask); (n) where there are
+fewer than 20 calls. MiB are the most that the process held."""
 TRAINED = """## After a short training
 
 Each learned from fresh weights (no ImageNet) for a few steps of 4 small synthetic streets: that it
@@ -98,7 +98,7 @@ def _latency(results: list[dict[str, Any]]) -> str:
     found = {_key(row): row for row in rows}
     head = ["system", "size", *(word for way in ways for word in (" ".join(way) + " ms", "MiB"))]
     lines = []
-    for name in classics():
+    for name in (*classics(), *REFINERS):
         for size in sorted({tuple(r["size"]) for r in rows if _name(r) == name}):
             cells = [c for way in ways for c in _cells(found.get((name, size, *way)))]
             lines.append((f"`{name}`", format_size(size), *cells))

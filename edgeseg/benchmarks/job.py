@@ -16,10 +16,11 @@ class Job:
     """What to measure and how.
 
     `frames` is a .npy file of (N, h, w, 3) uint8 at the network's size and in its channel order
-    (`write_timing_frames`). Accuracy is measured when `data` is given, on `split`, on all frames or
-    on `limit` frames spread evenly. `threads` None: all cores. With a `pace` frames come as from a
-    camera; `soak` is for how many seconds more it runs, to see latency drift and memory grow. With
-    `crf` the dense CRF stands behind the scores, in latency and in accuracy.
+    (`write_timing_frames`); a refiner's have masks behind the colours. Accuracy is measured when
+    `data` is given, on `split`, on all frames or on `limit` frames spread evenly. `threads` None:
+    all cores. With a `pace` frames come as from a camera; `soak` is for how many seconds more it
+    runs, to see latency drift and memory grow. With `crf` the dense CRF stands behind the scores,
+    in latency and in accuracy.
     """
 
     folder: Path

@@ -29,15 +29,17 @@ from edgeseg.bundle import Bundle, InputSpec, Manifest, read_bundle, read_manife
 from edgeseg.disk import write_json
 from edgeseg.errors import DataError, EdgesegError, EngineError
 from edgeseg.frame import place, prepare
+from edgeseg.labels import IGNORE
 from edgeseg.runtime.crf_segmenter import CrfSegmenter, with_crf
 from edgeseg.runtime.engine import EngineOptions, open_engine
 from edgeseg.runtime.gpu import used_mib
 from edgeseg.runtime.obstacles import ON_GPU
+from edgeseg.runtime.refiner import EngineRefiner, load_refiner
 from edgeseg.runtime.segmenter import Segmenter, load
 from edgeseg.runtime.sensors import Sensors
 
 if TYPE_CHECKING:
-    from edgeseg.dataset import Dataset
+    from edgeseg.dataset import Dataset, Sample
 
 TIMING_FRAMES = 8
 
@@ -45,7 +47,10 @@ TIMING_FRAMES = 8
 def write_timing_frames(
     path: Path, dataset: Dataset, spec: InputSpec, count: int = TIMING_FRAMES
 ) -> None:
-    """Write `count` frames spread over the set, fitted as `spec` says and in its channel order."""
+    """Write `count` frames spread over the set, fitted as `spec` says and in its channel order.
+
+    A refiner's have the mask of their largest class behind the colours.
+    """
     if not len(dataset):
         raise DataError(f"{dataset.source} has no frames in split '{dataset.split}'")
     images = []
@@ -53,7 +58,8 @@ def write_timing_frames(
         shape = (sample.image.shape[0], sample.image.shape[1])
         placement = place(shape, spec.size or shape, spec.fit)
         swap = spec.order != "rgb"
-        images.append(prepare(sample.image, placement, swap=swap, fill=spec.fill))
+        image = _with_mask(sample) if spec.mask else sample.image
+        images.append(prepare(image, placement, swap=swap, fill=spec.fill))
     sizes = {i.shape for i in images}
     if len(sizes) > 1:
         raise DataError(
@@ -61,6 +67,13 @@ def write_timing_frames(
             "export with --size"
         )
     np.save(path, np.stack(images))
+
+
+def _with_mask(sample: Sample) -> np.ndarray:
+    """(H, W, 4): the image, and 255 where the class is that has the most pixels."""
+    counts = np.bincount(sample.labels[sample.labels != IGNORE], minlength=1)
+    inside = (sample.labels == counts.argmax()) * np.uint8(255)
+    return np.concatenate([sample.image, inside[..., None]], 2)
 
 
 def measure_in_process(job: Job) -> dict[str, Any]:
@@ -103,31 +116,31 @@ def measure(job: Job, root: Path = Path("/")) -> dict[str, Any]:
     `root` is where proc, sys and etc lie: the machine, its sensors.
     """
     about = machine(root)
-    frames = _read_frames(job.frames)
     manifest = read_manifest(job.folder)
+    frames = _read_frames(job.frames, manifest.input.channels)
     batch = manifest.input.batch
     _check_batch(job, batch)
     begin = perf_counter()
-    segmenter = _open(job, manifest)
+    opened = _open(job, manifest)
     load_ms = (perf_counter() - begin) * 1e3
-    with segmenter:
+    with opened:
         sensors = Sensors(root)
-        call = _one(segmenter, frames) if batch == 1 else _many(segmenter, frames, batch)
+        call = _one(opened, frames) if batch == 1 else _many(opened, frames, batch)
         others = Watch()
         timed = time_steadily(call, job, sensors, batch)
         others.stop()
-        stages = {**timed.stages, **_crf_stage(segmenter, len(timed.latency.samples))}
+        stages = {**timed.stages, **_crf_stage(opened, len(timed.latency.samples))}
         peak = peak_mib()
         soaked = _soak(call, job, sensors, manifest) if job.soak else None
         return {
-            **_network(segmenter.bundle, manifest, (frames.shape[1], frames.shape[2])),
-            **_engine(segmenter),
+            **_network(opened.bundle, manifest, (frames.shape[1], frames.shape[2])),
+            **_engine(opened),
             "load_ms": round(load_ms, 3),
             "latency_ms": timed.latency.to_dict(),
             "stages_ms": stages,
             "throughput_fps": round(timed.latency.throughput, 3),
             "peak_rss_mib": peak,
-            **_accuracy(job, segmenter, manifest),
+            **_accuracy(job, opened, manifest),
             "timing": {
                 "frames": len(frames),
                 "warm_up_calls": job.rule.warm_up_calls,
@@ -158,7 +171,7 @@ def _check_batch(job: Job, batch: int) -> None:
         )
 
 
-def _crf_stage(segmenter: Segmenter, calls: int) -> dict[str, Any]:
+def _crf_stage(segmenter: Segmenter | EngineRefiner, calls: int) -> dict[str, Any]:
     """Of `stages_ms`: the dense CRF alone, a part of `decode`, in the last `calls` calls."""
     if not isinstance(segmenter, CrfSegmenter):
         return {}
@@ -181,9 +194,18 @@ class Watch:
             self.cores = round(max(0.0, now - busy - (process_time() - own)) / elapsed, 2)
 
 
-def _open(job: Job, manifest: Manifest) -> Segmenter:
+def _open(job: Job, manifest: Manifest) -> Segmenter | EngineRefiner:
     """The folder as `edgeseg.load` opens it, for frames in the network's own channel order."""
     order = manifest.input.order
+    if manifest.input.mask:
+        if job.crf is not None:
+            raise errors.UsageError(
+                f"{job.folder} refines masks, and --crf is behind what labels frames; leave it away"
+            )
+        return load_refiner(
+            job.folder, frames=order, threads=job.threads,
+            inference_precision=job.inference_precision, allow_ungated=job.allow_ungated,
+        )  # fmt: skip
     if manifest.input.batch == 1:
         segmenter = load(
             job.folder, frames=order, threads=job.threads,
@@ -199,18 +221,23 @@ def _open(job: Job, manifest: Manifest) -> Segmenter:
     return Segmenter(engine, Bundle(job.folder, single), frames=order)
 
 
-def _one(segmenter: Segmenter, frames: np.ndarray) -> Call:
-    """Whole calls, frame -> labels, cycling through the frames."""
+def _one(opened: Segmenter | EngineRefiner, frames: np.ndarray) -> Call:
+    """Whole calls, frame -> labels or frame and mask -> mask, cycling through the frames."""
 
     def call(index: int) -> Steps:
-        took = segmenter.timed(frames[index % len(frames)], at="network")[1]
+        frame = frames[index % len(frames)]
+        if isinstance(opened, EngineRefiner):
+            took = opened.timed(frame[..., :3], frame[..., 3] > 0)[1]
+        else:
+            took = opened.timed(frame, at="network")[1]
         return took.prepare, took.engine, took.decode
 
     return call
 
 
-def _many(segmenter: Segmenter, frames: np.ndarray, batch: int) -> Call:
+def _many(opened: Segmenter | EngineRefiner, frames: np.ndarray, batch: int) -> Call:
     """Whole batches, (batch, h, w, 3) -> labels; there is no `prepare`."""
+    assert isinstance(opened, Segmenter)  # a refiner takes one mask a call
     batches = [
         np.ascontiguousarray(frames[[(i + j) % len(frames) for j in range(batch)]])
         for i in range(0, max(len(frames), batch), batch)
@@ -218,9 +245,9 @@ def _many(segmenter: Segmenter, frames: np.ndarray, batch: int) -> Call:
 
     def call(index: int) -> Steps:
         start = perf_counter()
-        result = segmenter.engine.infer(batches[index % len(batches)])
+        result = opened.engine.infer(batches[index % len(batches)])
         inferred = perf_counter()
-        segmenter.decode(result)
+        opened.decode(result)
         return None, (inferred - start) * 1e3, (perf_counter() - inferred) * 1e3
 
     return call
@@ -255,27 +282,27 @@ def _network(bundle: Bundle, manifest: Manifest, size: tuple[int, int]) -> dict[
     }
 
 
-def _engine(segmenter: Segmenter) -> dict[str, Any]:
-    target, engine = segmenter.bundle.manifest.target, segmenter.engine
+def _engine(opened: Segmenter | EngineRefiner) -> dict[str, Any]:
+    target, engine = opened.bundle.manifest.target, opened.engine
     name = target.name if target else "none"
     return {
         "target": name,
         "inference_precision": engine.inference_precision,
         "threads": engine.threads,
-        "prepare": segmenter.prepare_name,
-        "decode": segmenter.decode_name,
-        "crf": segmenter.described() if isinstance(segmenter, CrfSegmenter) else None,
+        "prepare": opened.prepare_name,
+        "decode": opened.decode_name,
+        "crf": opened.described() if isinstance(opened, CrfSegmenter) else None,
         "engine": {"name": name, "version": engine.version, "device": engine.device},
     }
 
 
-def _accuracy(job: Job, segmenter: Segmenter, manifest: Manifest) -> dict[str, Any]:
-    """Scores of the engine already open; nulls without data or for batches."""
+def _accuracy(job: Job, opened: Segmenter | EngineRefiner, manifest: Manifest) -> dict[str, Any]:
+    """Scores of the engine already open; nulls without data, for batches and for refiners."""
     keys = (
         "miou", "per_class", "pixel_accuracy", "frame_miou", "rule", "fit", "data",
         "seen_in_training",
     )  # fmt: skip
-    if job.data is None or manifest.input.batch != 1:
+    if job.data is None or manifest.input.batch != 1 or isinstance(opened, EngineRefiner):
         return dict.fromkeys(keys)
     from edgeseg.benchmarks.accuracy import evaluate
     from edgeseg.dataset import open_dataset
@@ -283,7 +310,7 @@ def _accuracy(job: Job, segmenter: Segmenter, manifest: Manifest) -> dict[str, A
     dataset = open_dataset(job.data, job.split)
     if job.limit is not None:
         dataset = dataset.spread(job.limit)
-    judged = Segmenter(segmenter.engine, segmenter.bundle, frames="rgb")
+    judged = Segmenter(opened.engine, opened.bundle, frames="rgb")
     found = evaluate(judged if job.crf is None else with_crf(judged, job.crf), dataset)
     kind = job.data.partition(":")[0]
     return {
@@ -315,14 +342,16 @@ def seen_in_training(trained_on: str, kind: str, split: str) -> bool | None:
     return False if clear else None
 
 
-def _read_frames(path: Path) -> np.ndarray:
+def _read_frames(path: Path, channels: int) -> np.ndarray:
     try:
         frames: np.ndarray = np.load(path)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: no .npy file of frames ({error})") from error
-    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
+    fits = frames.ndim == 4 and frames.shape[-1] == channels and len(frames)
+    if not fits or frames.dtype != np.uint8:
         raise DataError(
-            f"{path}: holds {frames.dtype} of shape {frames.shape}; expected uint8 (N, H, W, 3)"
+            f"{path}: holds {frames.dtype} of shape {frames.shape}; "
+            f"expected uint8 (N, H, W, {channels})"
         )
     return frames
 

@@ -90,6 +90,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--samples", type=positive, default=100, metavar="N", help="timed calls at least"
     )
+    parser.add_argument(
+        "--build-only",
+        action="store_true",
+        help="engines/ and built.json alone: measure them later, or on a board",
+    )
     _add_robot(parser)
     add_crf(parser)
     parser.add_argument(
@@ -125,11 +130,13 @@ def _add_robot(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from edgeseg.pipeline.bench import Suite, bench
+    from edgeseg.pipeline.bench import Suite, bench, build
 
     for precision in args.precisions:
         if precision not in PRECISIONS:
             raise UsageError(f"unknown precision '{precision}'.{guess(precision, PRECISIONS)}")
+    if args.build_only and (args.fps is not None or args.soak is not None):
+        raise UsageError("--build-only measures nothing: leave --fps and --soak away")
     crf = chosen_crf(args)
     models, untrained = (_random(args), UNTRAINED) if args.weights else (args.models, {})
     suite = Suite(
@@ -150,6 +157,8 @@ def run(args: argparse.Namespace) -> int:
         crf=crf,
         **untrained,
     )
+    if args.build_only:
+        return _built(args, build(suite, args.out, say))
     results = bench(suite, args.out, say)
     print_json(args.json, results)
     if args.json != "-":
@@ -161,6 +170,16 @@ def run(args: argparse.Namespace) -> int:
     if throttled:
         say(f"edgeseg: {throttled}")
     return 1 if results["failed"] or throttled else 0
+
+
+def _built(args: argparse.Namespace, built: dict[str, Any]) -> int:
+    print_json(args.json, built)
+    if args.json != "-":
+        for folder in built["folders"]:
+            print(folder)
+        for entry in built["failed"]:
+            print(f"failed: {entry['folder']}: {entry['error']}")
+    return 1 if built["failed"] else 0
 
 
 UNTRAINED: dict[str, Any] = {

@@ -10,7 +10,7 @@ from torch import nn
 from edgeseg.bundle import Bundle, Manifest
 from edgeseg.errors import BundleError
 from edgeseg.models.checkpoint import save_checkpoint
-from edgeseg.models.network import Network, build_model
+from edgeseg.models.network import Network, build_exportable
 
 SEED = 0
 FRAMES = 2
@@ -26,7 +26,7 @@ def save_fresh(folder: Path, manifest: Manifest) -> Bundle:
     if manifest.model is None:
         raise BundleError(f"{manifest.name}: the manifest names no model")
     torch.manual_seed(SEED)
-    network = build_model(manifest.model, len(manifest.table) + manifest.model.void_outputs)
+    network = build_exportable(manifest.model, len(manifest.table) + manifest.model.void_outputs)
     settle(network)
     return save_checkpoint(folder, network.eval(), manifest)
 
@@ -39,7 +39,8 @@ def settle(network: Network) -> None:
     before = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 1.0
-    network.train()(torch.randn(FRAMES, 3, 2 * side, 2 * side))
+    channels = 4 if network.mask else 3
+    network.train()(torch.randn(FRAMES, channels, 2 * side, 2 * side))
     for norm, momentum in zip(norms, before, strict=True):
         norm.momentum = momentum
     network.eval()

@@ -25,8 +25,8 @@ from edgeseg.errors import BundleError, EdgesegError, UsageError, guess
 from edgeseg.export.gate import Budget
 from edgeseg.export.targets import EXPORTERS
 from edgeseg.frame import Size, format_size
-from edgeseg.pipeline.model import find_labeller, resized
-from edgeseg.pipeline.plan import GATE_FRAMES, REPORT, RESULTS, SIZES, Plan, Say, Source
+from edgeseg.pipeline.model import find_model, resized, takes_mask
+from edgeseg.pipeline.plan import BUILT, GATE_FRAMES, REPORT, RESULTS, SIZES, Plan, Say, Source
 from edgeseg.runtime.crf import CrfSpec
 from edgeseg.runtime.engine import EngineOptions
 from edgeseg.runtime.segmenter import load
@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # a board measures ready folders, and has no onnx
     from edgeseg.pipeline.quantise import Quantiser
 
 TORCH = "torch"
+ENGINES = "engines"
 
 
 @dataclass(frozen=True)
@@ -83,17 +84,17 @@ class Suite:
 def bench(suite: Suite, out: Path, say: Say) -> dict[str, Any]:
     """Build what is no engine folder yet under `out`/engines, measure all, write the report.
 
-    A combination that fails is kept under "failed" with its message; the others go on.
+    A combination that fails is kept under "failed" with its message; the others go on. A refiner's
+    rows have no accuracy: `edgeseg refine --data` measures that.
     """
-    if out.exists() and not out.is_dir():
-        raise BundleError(f"{out} is a file; --out expects a folder")
+    _check_out(out)
     dataset = open_dataset(suite.data, suite.split)
     if suite.limit:
         dataset = dataset.spread(suite.limit)
     rows: list[dict[str, Any]] = []
     folders: list[Path] = []
     failed: list[dict[str, Any]] = []
-    for folder in _folders(suite, out / "engines", failed, say):
+    for folder in _folders(suite, out / ENGINES, failed, say):
         for crf in (None, suite.crf) if suite.crf else (None,):
             try:
                 row = _measure(folder, suite, dataset, crf)
@@ -119,6 +120,28 @@ def bench(suite: Suite, out: Path, say: Say) -> dict[str, Any]:
     pictures = _pictures(rows, folders, dataset)
     write_report(results, out / REPORT, pictures, read_manifest(folders[0]).table)
     return results
+
+
+def build(suite: Suite, out: Path, say: Say) -> dict[str, Any]:
+    """Build what `bench` would, and measure nothing; what is there stands in `out`/built.json."""
+    _check_out(out)
+    failed: list[dict[str, Any]] = []
+    folders = list(_folders(suite, out / ENGINES, failed, say))
+    if not folders:
+        first = failed[0]["error"] if failed else "no size, target and precision was left"
+        raise UsageError(f"nothing could be built: {first}")
+    built = {
+        "command": suite.command,
+        "folders": [str(folder) for folder in folders],
+        "failed": failed,
+    }
+    write_json(out / BUILT, built)
+    return built
+
+
+def _check_out(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise BundleError(f"{out} is a file; --out expects a folder")
 
 
 def _measure(
@@ -158,7 +181,7 @@ def line(row: dict[str, Any]) -> str:
 
 
 def _folders(suite: Suite, engines: Path, failed: list[dict[str, Any]], say: Say) -> Iterator[Path]:
-    paths = [find_labeller(source.model) for source in suite.models]
+    paths = [find_model(source.model) for source in suite.models]
     ready = [path.is_dir() and read_manifest(path).kind == "network" for path in paths]
     stems = [s.stem for s, is_ready in zip(suite.models, ready, strict=True) if not is_ready]
     twice = next((s for s in stems if stems.count(s) > 1), None)
@@ -186,6 +209,8 @@ def _built(
 
     stem = _name(source)
     if TORCH in suite.targets and path.is_dir():
+        if takes_mask(path):
+            raise UsageError(f"{path} refines masks: leave torch out of --targets")
         yield torch_folder(source, path, engines / f"{stem}-torch-fp32")
     targets = [t for t in suite.targets if t != TORCH]
     if not targets:

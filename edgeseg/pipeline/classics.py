@@ -1,8 +1,9 @@
 """Latency and memory of the classic systems, a system and a size at a time, as far as time goes.
 
 `python -m edgeseg.pipeline.classics benchmarks/results/classics/latency.json --seconds 1800` goes
-on where the file ends: cheap systems come first, and each is one `edgeseg bench --weights random`
-in a process of its own, written as soon as it is done.
+on where the file ends: cheap systems come first, and each is built and then measured by processes
+of `edgeseg bench` of its own, and written as soon as it is done. With `--build-only` engines are
+built ahead, for which the machine need not be quiet; measuring deletes them.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from edgeseg.benchmarks.pages import read_content
 from edgeseg.disk import write_json
 from edgeseg.errors import ComparisonError, EngineError, exit_code
 from edgeseg.frame import Size, format_size
-from edgeseg.models import WORK
-from edgeseg.pipeline.plan import RESULTS, SIZES, Say
+from edgeseg.models import REFINERS, WORK
+from edgeseg.pipeline.plan import BUILT, RESULTS, SIZES, Say
 
 MODULE = "edgeseg.pipeline.classics"
 WORKPLACE = Path("runs/bench_classics")
@@ -38,7 +39,8 @@ HOW = ("--samples", "20", "--seconds", "1", "--max-seconds", "20", "--limit", "1
 RESULT = ("command", "machine", "done", "results", "failed")
 """Keys of the file."""
 
-Bench = Callable[[str, Size, float], dict[str, Any]]
+Step = Callable[["Unit", float], dict[str, Any]]
+"""(what, seconds at most) -> what `build` or `bench` found."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,43 @@ class Unit:
         """How the result calls it."""
         return f"{self.name} {format_size(self.size)}"
 
+    @property
+    def folder(self) -> Path:
+        """Where its engines are."""
+        return WORKPLACE / f"{self.name}-{format_size(self.size)}"
+
+    @property
+    def data(self) -> str:
+        """Frames of its size."""
+        return DATA.format(size=format_size(self.size))
+
 
 def units() -> list[Unit]:
     """All of them, by what a frame costs."""
-    return sorted((Unit(n, s) for n in classics() for s in SIZES), key=lambda unit: unit.macs)
+    names = (*classics(), *REFINERS)
+    return sorted((Unit(n, s) for n in names for s in SIZES), key=lambda unit: unit.macs)
 
 
-def measure(out: Path, seconds: float, bench: Bench, say: Say) -> dict[str, Any]:
+def build_ahead(out: Path, seconds: float, build: Step, say: Say) -> None:
+    """Build what `out` lacks and nobody has built yet, until `seconds` are over."""
+    done = _opened(out, seconds)["done"]
+    began = time.monotonic()
+    for unit in units():
+        if unit.key in done or (unit.folder / BUILT).exists():
+            continue
+        left = seconds - (time.monotonic() - began)
+        try:
+            found = build(unit, max(left, 0.0))
+        except subprocess.TimeoutExpired:
+            say(f"{unit.key}: the time was over before it was built")
+            return
+        except EngineError as error:
+            say(f"{unit.key}: {error}")  # measuring tries again, and keeps it
+            continue
+        say(f"{unit.key}: built, {len(found['failed'])} failed")
+
+
+def measure(out: Path, seconds: float, bench: Step, say: Say) -> dict[str, Any]:
     """Measure what `out` lacks until `seconds` are over; the content of `out`.
 
     A system is not begun where the time left is less than the last one's, by its MACs. One that
@@ -81,7 +113,7 @@ def measure(out: Path, seconds: float, bench: Bench, say: Say) -> dict[str, Any]
             break
         started = time.monotonic()
         try:
-            found = bench(unit.name, unit.size, left)
+            found = bench(unit, left)
         except subprocess.TimeoutExpired:
             say(f"{unit.key}: the time was over before it was done")
             break
@@ -97,21 +129,44 @@ def measure(out: Path, seconds: float, bench: Bench, say: Say) -> dict[str, Any]
     return content
 
 
-def bench_in_process(name: str, size: Size, seconds: float) -> dict[str, Any]:
-    """Rows and failures of `edgeseg bench`; EngineError where there is no result at all."""
-    folder = WORKPLACE / f"{name}-{format_size(size)}"
-    data = DATA.format(size=format_size(size))
-    words = ["bench", name, "--weights", "random", "--data", data, "--sizes", format_size(size)]
-    words += [*HOW, "--out", str(folder)]
-    shutil.rmtree(folder, ignore_errors=True)
+def build_in_process(unit: Unit, seconds: float) -> dict[str, Any]:
+    """built.json of `edgeseg bench --build-only`; EngineError where nothing could be built."""
+    shutil.rmtree(unit.folder, ignore_errors=True)
+    words = [unit.name, "--weights", "random", "--sizes", format_size(unit.size), "--build-only"]
     try:
-        code, said = _run([sys.executable, "-m", "edgeseg", *words], seconds)
-        if not (folder / RESULTS).exists():
-            last = (said.strip().splitlines() or ["no message"])[-1]
-            raise EngineError(f"'edgeseg {' '.join(words)}' ended with {code}: {last}")
-        content: dict[str, Any] = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+        return _bench([*words, "--data", unit.data], unit.folder, BUILT, seconds)
+    except BaseException:
+        shutil.rmtree(unit.folder, ignore_errors=True)
+        raise
+
+
+def bench_in_process(unit: Unit, seconds: float) -> dict[str, Any]:
+    """Rows and failures of building (where nobody has yet) and measuring; its engines are gone.
+
+    EngineError where there is no result at all.
+    """
+    began = time.monotonic()
+    built = unit.folder / BUILT
+    if not built.exists():
+        build_in_process(unit, seconds)
+    try:
+        engines = json.loads(built.read_text(encoding="utf-8"))
+        left = max(seconds - (time.monotonic() - began), 0.0)
+        words = [*engines["folders"], "--data", unit.data, *HOW]
+        found = _bench(words, unit.folder, RESULTS, left)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)  # engines of 26 systems are tens of gigabytes
+        shutil.rmtree(unit.folder, ignore_errors=True)  # of all systems they are tens of gigabytes
+    return {"results": found["results"], "failed": engines["failed"] + found["failed"]}
+
+
+def _bench(words: list[str], out: Path, result: str, seconds: float) -> dict[str, Any]:
+    """What `edgeseg bench` wrote to `result` in its folder; EngineError where it wrote nothing."""
+    words = ["bench", *words, "--out", str(out)]
+    code, said = _run([sys.executable, "-m", "edgeseg", *words], seconds)
+    if not (out / result).exists():
+        last = (said.strip().splitlines() or ["no message"])[-1]
+        raise EngineError(f"'edgeseg {' '.join(words)}' ended with {code}: {last}")
+    content: dict[str, Any] = json.loads((out / result).read_text(encoding="utf-8"))
     return content
 
 
@@ -149,7 +204,10 @@ def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__)
     parser.add_argument("out", type=Path, metavar="FILE.json")
     parser.add_argument("--seconds", type=float, required=True, help="begin nothing after that")
+    parser.add_argument("--build-only", action="store_true", help="engines alone, for a later run")
     args = parser.parse_args(words)
+    if args.build_only:
+        return exit_code(lambda: build_ahead(args.out, args.seconds, build_in_process, _say))
     return exit_code(lambda: measure(args.out, args.seconds, bench_in_process, _say))
 
 

@@ -20,7 +20,7 @@ from edgeseg.disk import check_replaceable
 from edgeseg.errors import BundleError, UsageError, guess
 from edgeseg.frame import FITS, Size, format_size
 from edgeseg.labels import class_table
-from edgeseg.models import MODELS, WORK, split_name
+from edgeseg.models import CLASSIFIERS, MODELS, REFINERS, WORK, split_name
 from edgeseg.runtime.crf import CrfSpec
 from edgeseg.runtime.crf_segmenter import FULL_SIZE, CrfSegmenter, with_crf
 from edgeseg.runtime.engine import EngineOptions, open_engine
@@ -41,7 +41,7 @@ def find_model(model: str) -> Path:
     folders = shipped()
     if model in folders:
         return folders[model]
-    if model.partition("+")[0] in MODELS:
+    if model.partition("+")[0] in (*MODELS, *CLASSIFIERS, *REFINERS):
         split_name(model)
         raise UsageError(
             f"no weights are shipped for '{model}'. Train it (edgeseg train RECIPE --out DIR) or "

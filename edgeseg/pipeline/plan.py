@@ -22,7 +22,9 @@ SIZES = ((256, 512), (512, 1024))
 GATE_FRAMES = 24
 CALIBRATION_FRAMES = 100
 METHOD = "mse"
-RESULTS, REPORT = "results.json", "report.html"
+RESULTS, REPORT, BUILT = "results.json", "report.html", "built.json"
+CHECKPOINT = "checkpoint"
+"""What `edgeseg train` calls its model folder in every run."""
 
 Say = Callable[[str], None]
 
@@ -52,8 +54,14 @@ class Source:
 
     @property
     def stem(self) -> str:
-        """The model's name without folders and `.onnx`, to name what is made from it."""
-        return Path(self.model).name.removesuffix(".onnx")
+        """The model's name without folders and `.onnx`, to name what is made from it.
+
+        A run's `NAME/checkpoint` is called by the run.
+        """
+        path = Path(self.model)
+        if path.name == CHECKPOINT and path.parent.name:
+            path = path.parent
+        return path.name.removesuffix(".onnx")
 
 
 MAX_FLOAT_SHARE = 0.2

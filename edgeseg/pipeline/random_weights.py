@@ -8,7 +8,7 @@ from edgeseg.bundle import InputSpec, Manifest, ModelSpec, WeightsSpec
 from edgeseg.export.gate import Budget
 from edgeseg.frame import Size
 from edgeseg.labels import ClassTable
-from edgeseg.models import split_name
+from edgeseg.models import REFINERS, split_name
 
 MARK = "(random weights)"
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -30,7 +30,8 @@ def make_random(name: str, table: ClassTable, size: Size, folder: Path) -> Path:
     """Write `folder`/NAME for the model `name` and return it."""
     from edgeseg.models.fresh import save_fresh
 
-    split_name(name)
+    if name not in REFINERS:
+        split_name(name)
     manifest = Manifest(
         kind="checkpoint",
         name=f"{name} {MARK}",

@@ -91,6 +91,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--samples", type=positive, default=100, metavar="N", help="timed calls at least"
     )
     parser.add_argument(
+        "--warm-up-calls",
+        type=positive,
+        default=StopRule.warm_up_calls,
+        metavar="N",
+        help="calls at least before that, untimed, and half a second (default: %(default)s)",
+    )
+    parser.add_argument(
         "--build-only",
         action="store_true",
         help="engines/ and built.json alone: measure them later, or on a board",
@@ -149,7 +156,7 @@ def run(args: argparse.Namespace) -> int:
         args.calib,
         args.limit,
         EngineOptions(args.threads, args.inference_precision),
-        StopRule(args.samples, args.seconds, args.max_seconds),
+        StopRule(args.samples, args.seconds, args.max_seconds, args.warm_up_calls),
         shlex.join(["edgeseg", *sys.argv[1:]]),
         allow_ungated=args.allow_ungated,
         pace=_pace(args),

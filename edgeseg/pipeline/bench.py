@@ -27,6 +27,7 @@ from edgeseg.export.targets import EXPORTERS
 from edgeseg.frame import Size, format_size
 from edgeseg.pipeline.model import find_model, resized, takes_mask
 from edgeseg.pipeline.plan import BUILT, GATE_FRAMES, REPORT, RESULTS, SIZES, Plan, Say, Source
+from edgeseg.pipeline.random_weights import is_random
 from edgeseg.runtime.crf import CrfSpec
 from edgeseg.runtime.engine import EngineOptions
 from edgeseg.runtime.segmenter import load
@@ -84,8 +85,8 @@ class Suite:
 def bench(suite: Suite, out: Path, say: Say) -> dict[str, Any]:
     """Build what is no engine folder yet under `out`/engines, measure all, write the report.
 
-    A combination that fails is kept under "failed" with its message; the others go on. A refiner's
-    rows have no accuracy: `edgeseg refine --data` measures that.
+    A combination that fails is kept under "failed" with its message; the others go on. Rows of
+    random weights have no accuracy, nor have those of a refiner, which `edgeseg refine` measures.
     """
     _check_out(out)
     dataset = open_dataset(suite.data, suite.split)
@@ -157,7 +158,7 @@ def _measure(
             suite.options.threads,
             suite.options.inference_precision,
             suite.allow_ungated or manifest.kind == "checkpoint",  # torch runs it ungated
-            suite.data,
+            None if is_random(manifest) else suite.data,
             suite.split,
             suite.limit,
             suite.rule,

@@ -23,6 +23,7 @@ from edgeseg.export.build_options import BuildOptions
 from edgeseg.export.gate import describe, write_frames
 from edgeseg.export.half import to_half
 from edgeseg.export.pad_channels import pad_channels
+from edgeseg.export.share_constants import share_constants
 from edgeseg.export.targets import (
     BUILDERS,
     GRAPH,
@@ -252,7 +253,7 @@ def _write_folder(
 ) -> Bundle:
     with tempfile.TemporaryDirectory(prefix="edgeseg-") as temporary:
         path = Path(temporary) / GRAPH
-        onnx.save(graph, path)
+        onnx.save(share_constants(graph), path)
         built = exporter(path, folder)
         if built.network_file == PLAN:
             shutil.copyfile(path, folder / GRAPH)  # so that another board can build it

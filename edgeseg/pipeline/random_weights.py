@@ -15,8 +15,8 @@ MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 """ImageNet's, in uint8 units."""
 ANY = Budget(100.0, 100.0)
 """What a gate may find: labels of random weights say nothing."""
-CALIBRATION_FRAMES = 4
-GATE_FRAMES = 2
+CALIBRATION_FRAMES = 2
+GATE_FRAMES = 1
 """What they are built on: that engines run them is all that can be found."""
 NOTHING = "nothing: random weights"
 

@@ -15,7 +15,14 @@ from edgeseg.benchmarks.classics_table import PAGE, classics, page
 from edgeseg.errors import ComparisonError, EngineError, UsageError
 from edgeseg.models import MODELS, REFINERS, WORK
 from edgeseg.models.figures import FIGURES
-from edgeseg.pipeline.classics import bench_in_process, measure, units
+from edgeseg.pipeline.classics import (
+    Unit,
+    bench_in_process,
+    build_ahead,
+    build_in_process,
+    measure,
+    units,
+)
 from edgeseg.pipeline.classics import main as classics_main
 from edgeseg.pipeline.study_results import majority
 
@@ -144,19 +151,19 @@ def measured(out: Path, seconds: float, bench) -> list[str]:
 
 def test_cheap_systems_come_first_and_a_second_run_goes_on(tmp_path):
     order = units()
-    assert len(order) == 2 * len(classics())
+    assert len(order) == 2 * len([*classics(), *REFINERS])
     assert order[0].key == "fast_scnn 256x512"
-    assert order[-1].key == "pspnet_r101 512x1024"
+    assert order[-1].key == "cascadepsp_r50 512x1024"
     out = tmp_path / "latency.json"
     called: list[str] = []
 
-    def bench(name: str, size: tuple[int, int], seconds: float) -> dict:
-        called.append(f"{name} {size[0]}")
+    def bench(unit: Unit, seconds: float) -> dict:
+        called.append(f"{unit.name} {unit.size[0]}")
         if len(called) == 3:
             raise subprocess.TimeoutExpired("edgeseg", seconds)
-        if name == "enet":
+        if unit.name == "enet":
             raise EngineError("it crashed")
-        return {"results": [row(name, "openvino", 1.0, size)], "failed": []}
+        return {"results": [row(unit.name, "openvino", 1.0, unit.size)], "failed": []}
 
     assert measured(out, 60.0, bench)[-1].endswith("the time was over before it was done")
     assert called == ["fast_scnn 256", "enet 256", "fast_scnn 512"]
@@ -165,8 +172,47 @@ def test_cheap_systems_come_first_and_a_second_run_goes_on(tmp_path):
     assert content["failed"] == [{"folder": "enet 256x512", "error": "it crashed"}]
     measured(out, 60.0, bench)
     assert called[3:5] == ["fast_scnn 512", "icnet 256"]
-    assert len(called) == 2 * len(classics()) + 1
-    assert len(json.loads(out.read_text())["done"]) == 2 * len(classics())
+    assert len(called) == len(order) + 1
+    assert list(json.loads(out.read_text())["done"]) == [unit.key for unit in order]
+
+
+def test_engines_are_built_ahead_and_not_twice(tmp_path, monkeypatch):
+    """Nor those of systems that are measured; one that fails or takes too long is left."""
+    monkeypatch.setattr("edgeseg.pipeline.classics.WORKPLACE", tmp_path / "work")
+    out = tmp_path / "latency.json"
+    measure(out, 60.0, one_bench("fast_scnn 256x512"), lambda _: None)
+    called: list[str] = []
+
+    def build(unit: Unit, seconds: float) -> dict:
+        called.append(unit.key)
+        if len(called) == 2:
+            raise EngineError("it crashed")
+        if len(called) == 4:
+            raise subprocess.TimeoutExpired("edgeseg", seconds)
+        unit.folder.mkdir(parents=True)
+        (unit.folder / "built.json").write_text("{}")
+        return {"failed": []}
+
+    said: list[str] = []
+    build_ahead(out, 60.0, build, said.append)
+    assert called == [unit.key for unit in units()[1:5]]
+    assert said[1:] == [
+        f"{called[1]}: it crashed", f"{called[2]}: built, 0 failed",
+        f"{called[3]}: the time was over before it was built",
+    ]  # fmt: skip
+    build_ahead(out, 60.0, build, said.append)
+    assert called[4:6] == [called[1], called[3]]
+
+
+def one_bench(key: str):
+    """Measures that system; for the next the time is over."""
+
+    def bench(unit: Unit, seconds: float) -> dict:
+        if unit.key != key:
+            raise subprocess.TimeoutExpired("edgeseg", seconds)
+        return {"results": [], "failed": []}
+
+    return bench
 
 
 def test_what_would_not_be_done_in_time_is_not_begun(tmp_path, monkeypatch):
@@ -200,12 +246,57 @@ def test_what_takes_too_long_is_ended_with_all_it_started(tmp_path, monkeypatch)
     monkeypatch.setattr("sys.executable", str(python))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(subprocess.TimeoutExpired):
-        bench_in_process("enet", (256, 512), 1.0)
+        bench_in_process(Unit("enet", (256, 512)), 1.0)
     state = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/stat")
     until = time.monotonic() + 5
     while sleeps(state):
         assert time.monotonic() < until, "the sleep goes on"
         time.sleep(0.01)
+
+
+BUILDS_AND_MEASURES = """#!/bin/sh
+echo "$@" >> calls
+for out; do :; done
+mkdir -p "$out"
+case "$@" in
+*--build-only*) echo '{"folders": ["one", "two"], "failed": [{"folder": "x"}]}' > "$out/built.json" ;;
+*) echo '{"results": [1, 2], "failed": [{"folder": "y"}]}' > "$out/results.json" ;;
+esac
+"""
+"""What `edgeseg bench` writes, in no time."""
+
+
+def test_what_was_built_is_measured_and_gone(tmp_path, monkeypatch):
+    """Built ahead or not: one building, then the folders that it named."""
+    python = tmp_path / "python"
+    python.write_text(BUILDS_AND_MEASURES)
+    python.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(python))
+    monkeypatch.chdir(tmp_path)
+    unit = Unit("fast_scnn", (64, 128))
+    found = {"results": [1, 2], "failed": [{"folder": "x"}, {"folder": "y"}]}
+    assert bench_in_process(unit, 9.0) == found
+    assert not unit.folder.exists()
+    assert build_in_process(unit, 9.0)["folders"] == ["one", "two"]
+    assert bench_in_process(unit, 9.0) == found
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert ["--build-only" in call for call in calls] == [True, False, True, False]
+    assert calls[0].startswith("-m edgeseg bench fast_scnn --weights random --sizes 64x128")
+    assert calls[1].startswith("-m edgeseg bench one two --data synthetic:size=64x128,count=60")
+    assert not unit.folder.exists()
+
+
+def test_what_fails_leaves_no_engines(tmp_path, monkeypatch):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho 'edgeseg: no memory' >&2\nexit 3\n")
+    python.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(python))
+    monkeypatch.chdir(tmp_path)
+    unit = Unit("enet", (256, 512))
+    unit.folder.mkdir(parents=True)
+    with pytest.raises(EngineError, match=r"--build-only.* ended with 3: edgeseg: no memory"):
+        bench_in_process(unit, 9.0)
+    assert not unit.folder.exists()
 
 
 def sleeps(state: Path) -> bool:

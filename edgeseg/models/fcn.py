@@ -9,6 +9,8 @@ and the three nets are trained at once, not in stages.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import nn
 
@@ -63,12 +65,24 @@ class FCN(Network):
 
     def head(self, features: Maps) -> torch.Tensor:
         """-> (N, outputs, H / stride, W / stride)."""
-        x = self.dropout(torch.relu(self.fc6(features["pool5"])))
+        x = self.dropout(torch.relu(self._fc6(features["pool5"])))
         x = self.dropout(torch.relu(self.fc7(x)))
         scores: torch.Tensor = self.score(x)
         for name, skip in self.skips.items():
             scores = self.ups[name](scores) + skip(features[name])
         return scores
+
+    def _fc6(self, x: torch.Tensor) -> torch.Tensor:
+        """`fc6`, in training on a CPU as one product of matrices: by itself its backward is slow.
+
+        4096 kernels of 512x7x7 at 4 frames of 2x4: 1.1 s, against 65 s by oneDNN without AVX-512.
+        """
+        if not self.training or x.device.type != "cpu":
+            return cast("torch.Tensor", self.fc6(x))
+        assert self.fc6.bias is not None
+        patches = nn.functional.unfold(x, 7, padding=3)
+        flat: torch.Tensor = self.fc6.weight.flatten(1) @ patches + self.fc6.bias[:, None]
+        return flat.view(*flat.shape[:2], *x.shape[2:])
 
     def cut(self, outputs: int) -> None:
         """Keep the first outputs of what is summed last."""

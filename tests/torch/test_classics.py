@@ -224,6 +224,22 @@ def test_a_deconvolution_by_hand():
     assert row[0, 0, 0].tolist() == pytest.approx([0.0, 0.75 * 0.25, 0.75 * 0.75, 0.75 * 0.75])
 
 
+def test_fcn_in_training_has_the_same_fc6_and_gradients():
+    """As one product of matrices, with padding at all sides."""
+    torch.manual_seed(0)
+    model = build_model(ModelSpec("fcn32s", {"width": 0.0625}), 2)
+    pool5 = torch.randn(2, model.encoder.channels, 3, 5)
+    found = []
+    for fc6 in (model._fc6, model.fc6):
+        x = pool5.clone().requires_grad_()
+        model.zero_grad()
+        scores = fc6(x)
+        scores.square().sum().backward()
+        found.append((scores, x.grad, model.fc6.weight.grad, model.fc6.bias.grad))
+    for ours, plain in zip(*found, strict=True):
+        torch.testing.assert_close(ours, plain, atol=1e-4, rtol=1e-4)
+
+
 def test_fcn_adds_the_scores_of_its_pools():
     """Scores 1 of fc7, 10 of pool4, 100 of pool3: in the middle 111."""
     model = build_model(ModelSpec("fcn8s", {"width": 0.0625}), 2).eval()

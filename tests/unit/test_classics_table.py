@@ -259,8 +259,10 @@ echo "$@" >> calls
 for out; do :; done
 mkdir -p "$out"
 case "$@" in
-*--build-only*) echo '{"folders": ["one", "two"], "failed": [{"folder": "x"}]}' > "$out/built.json" ;;
-*) echo '{"results": [1, 2], "failed": [{"folder": "y"}]}' > "$out/results.json" ;;
+*--build-only*)
+    echo '{"folders": ["one", "two"], "failed": [{"folder": "x"}]}' > "$out/built.json" ;;
+*)
+    echo '{"results": [1, 2], "failed": [{"folder": "y"}]}' > "$out/results.json" ;;
 esac
 """
 """What `edgeseg bench` writes, in no time."""

@@ -36,7 +36,47 @@ def test_random_weights_are_timed_and_say_so(tmp_path, capsys):
     assert [r["precision"] for r in results["results"]] == ["fp32"]
     assert {r["model"] for r in results["results"]} == {"espnetc_q3 (random weights)"}
     assert all(r["macs"] > 0 and r["latency_ms"]["max"] > 0 for r in results["results"])
+    assert {r["miou"] for r in results["results"]} == {None}
     assert "trained on nothing: random weights" in capsys.readouterr().out
+
+
+def test_a_run_is_built_now_and_measured_later(tmp_path, capsys):
+    """The engines of a run's checkpoint are named as the run; built.json says where they are."""
+    make_random("espnetc_q3", TABLE, (64, 128), tmp_path).rename(tmp_path / "checkpoint")
+    run, out = tmp_path / "my_run", tmp_path / "bench"
+    run.mkdir()
+    (tmp_path / "checkpoint").rename(run / "checkpoint")
+    data = ["--data", "synthetic:size=64x128,count=60", "--out", str(out)]
+    typed = ["bench", str(run / "checkpoint"), *data, "--sizes", "64x128", "--build-only"]
+    with one_cpu():
+        assert main([*typed, "--targets", "onnxruntime", "--precisions", "fp32"]) == 0
+    folder = out / "engines" / "my_run-64x128-onnxruntime-fp32"
+    assert capsys.readouterr().out.splitlines() == [str(folder)]
+    built = json.loads((out / "built.json").read_text())
+    assert (built["folders"], built["failed"]) == ([str(folder)], [])
+    assert not (out / "results.json").exists()
+    assert main(["bench", str(folder), *data, "--samples", "1", "--seconds", "0"]) == 0
+    assert len(json.loads((out / "results.json").read_text())["results"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--fps", "30"], "--build-only measures nothing: leave --fps and --soak away"),
+        (["--soak", "90s"], "--build-only measures nothing: leave --fps and --soak away"),
+        (["--precisions", "int9"], "unknown precision 'int9'"),
+    ],
+)
+def test_what_cant_be_built_is_refused(more, said, tmp_path, capsys):
+    typed = ["bench", "espnet_q3", "--data", "synthetic:size=64x128,count=60", "--build-only"]
+    assert main([*typed, "--out", str(tmp_path / "o"), *more]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_refiner_is_made_too(tmp_path):
+    manifest = read_manifest(make_random("cascadepsp_r18", TABLE, (64, 64), tmp_path))
+    assert manifest.input.mask
+    assert manifest.name == "cascadepsp_r18 (random weights)"
 
 
 def test_the_folder_says_it(tmp_path):

@@ -136,6 +136,26 @@ def test_doctor_and_parity_take_a_refiner(folders, tmp_path, capsys):
     assert "BGR and a mask, uint8" in capsys.readouterr().out
 
 
+def test_bench_times_a_mask(folders, tmp_path, capsys):
+    """Frame and mask to mask, without accuracy and without a CRF."""
+    both = [str(folders[f"{name}-int8"]) for name in ENGINES]
+    words = ["--data", STREETS, "--samples", "2", "--seconds", "0", "--warm-up-calls", "1"]
+    with one_cpu():
+        assert main(["bench", *both, *words, "--out", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert found["failed"] == []
+    assert [row["target"] for row in found["results"]] == list(ENGINES)
+    for row in found["results"]:
+        assert row["miou"] is None
+        assert row["decode"] == "softmax: numpy"
+        assert row["timing"]["warm_up_calls"] == 1
+        stages = row["stages_ms"]
+        assert 0 < stages["engine"]["max"] < stages["call"]["max"]
+    with one_cpu():
+        assert main(["bench", both[0], *words, "--crf", "--out", str(tmp_path)]) == 1
+    assert "--crf is behind what labels frames; leave it away" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
@@ -154,6 +174,8 @@ def test_doctor_and_parity_take_a_refiner(folders, tmp_path, capsys):
         ("refine {e} --data {d} --model dfanet_b_camvid --side 200", "of 64x96; --side and --fast"),
         ("refine {e} --data {d} --model dfanet_b_camvid --fast", "for checkpoints: leave them"),
         ("refine {c} --data {d} --model {e}", "labels no frames: it refines masks that another"),
+        ("bench {c} --data {d} --out {t}/o --sizes 64x96 --targets torch",
+         "refines masks: leave torch out of --targets"),
     ],
 )  # fmt: skip
 def test_what_is_refused(typed, said, checkpoint, folders, tmp_path, capsys):

@@ -20,6 +20,7 @@ from edgeseg.cli.output import (
     progress,
 )
 from edgeseg.dataset import SPLITS, Dataset, open_dataset
+from edgeseg.dataset.files import need_folder
 from edgeseg.disk import check_new_folder
 from edgeseg.errors import UsageError
 from edgeseg.frame import FITS, parse_size
@@ -27,6 +28,8 @@ from edgeseg.labels import class_table
 from edgeseg.picture import image_format
 from edgeseg.pipeline import model as models
 from edgeseg.pipeline.refine import (
+    FRAMES,
+    LABELS,
     Coarse,
     Source,
     choose_classes,
@@ -130,6 +133,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
+    """What can be known without opening a model."""
+    if args.frames is not None:
+        need_folder(args.frames, FRAMES)
+    if args.labels is not None:
+        need_folder(args.labels, LABELS)
     if args.out is None and args.data is None:
         raise UsageError("--frames has no truth to score with: give --out DIR for refined labels")
     if args.out is not None:

@@ -24,6 +24,10 @@ from edgeseg.picture import save_labels
 from edgeseg.runtime.refiner import Refiner, load_refiner
 from edgeseg.runtime.segmenter import Segmenter
 
+FRAMES = "--frames expects one of PNG or JPEG images"
+LABELS = "--labels expects one of label PNGs"
+"""What is said where there is no such folder."""
+
 Coarse = Callable[[str, np.ndarray], np.ndarray]
 """Name and (H, W, 3) uint8 RGB frame -> (H, W) uint8 labels that are to be refined."""
 
@@ -103,7 +107,7 @@ def frames_of(dataset: Dataset) -> Source:
 
 def frames_in(folder: Path, classes: ClassTable) -> Source:
     """The PNG and JPEG files of a folder."""
-    paths = by_stem(photos(need_folder(folder, "--frames expects one of PNG or JPEG images")))
+    paths = by_stem(photos(need_folder(folder, FRAMES)))
     if not paths:
         raise DataError(f"--frames {folder}: holds no PNG or JPEG images")
     names = tuple(paths)
@@ -112,7 +116,7 @@ def frames_in(folder: Path, classes: ClassTable) -> Source:
 
 def labels_in(folder: Path, names: Collection[str], classes: ClassTable) -> Coarse:
     """Label PNGs (ids of `classes`, 255 for none) that are named as the frames."""
-    paths = by_stem(need_folder(folder, "--labels expects one of label PNGs").glob("*.png"))
+    paths = by_stem(need_folder(folder, LABELS).glob("*.png"))
     missing = [name for name in names if name not in paths]
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""

@@ -174,6 +174,8 @@ def test_bench_times_a_mask(folders, tmp_path, capsys):
         ("refine {e} --data {d} --model dfanet_b_camvid --side 200", "of 64x96; --side and --fast"),
         ("refine {e} --data {d} --model dfanet_b_camvid --fast", "for checkpoints: leave them"),
         ("refine {c} --data {d} --model {e}", "labels no frames: it refines masks that another"),
+        ("refine {c} --frames {t}/x --model none --out {t}/o", "/x: no such folder; --frames exp"),
+        ("refine {c} --data {d} --labels {t}/x", "/x: no such folder; --labels expects"),
         ("bench {c} --data {d} --out {t}/o --sizes 64x96 --targets torch",
          "refines masks: leave torch out of --targets"),
     ],

@@ -18,6 +18,8 @@ ANY = Budget(100.0, 100.0)
 CALIBRATION_FRAMES = 2
 GATE_FRAMES = 1
 """What they are built on: that engines run them is all that can be found."""
+SAME = 98.0
+"""Percent of labels on which a graph agrees with torch: their scores lie close together."""
 NOTHING = "nothing: random weights"
 
 

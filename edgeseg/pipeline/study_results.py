@@ -25,6 +25,8 @@ COUNTS = "frames.npz"
 RESULT, CURVES, OVERLAYS = "study.json", "curves.png", "overlays.jpg"
 COLUMNS = 4
 """Tiles in a row of the picture of overlays."""
+NARROW, LEGIBLE = 100, 160
+"""Pixels: what halving may leave of a tile's width, and how wide a small one becomes at least."""
 QUALITY = 36
 """Of that JPEG, which is kept in the repository."""
 
@@ -162,4 +164,13 @@ def _overlays(path: Path, jobs: list[Job]) -> np.ndarray:
         with open_model(folder, size=None, fit=None, options=EngineOptions()) as segmenter:
             called = segmenter.segment(sample.image)
         tiles.append((job.variant, overlay(sample.image, called, few.classes)))
-    return contact_sheet([(name, image[::2, ::2]) for name, image in tiles], COLUMNS)
+    return contact_sheet([(name, thumbnail(image)) for name, image in tiles], COLUMNS)
+
+
+def thumbnail(image: np.ndarray) -> np.ndarray:
+    """Every second pixel; of a small image every pixel, enlarged until a name fits above it."""
+    width = image.shape[1]
+    if width >= 2 * NARROW:
+        return image[::2, ::2]
+    times = -(-LEGIBLE // width)
+    return image.repeat(times, 0).repeat(times, 1)

@@ -19,6 +19,8 @@ CURVES = "curves.png"
 INK, GRID = "#333333", "#dddddd"
 COLOURS = 128
 """Colours that a picture of runs is stored with."""
+WIDE = 50
+"""From this ratio of the largest loss to the smallest their axis is logarithmic."""
 
 
 def draw_curves(path: Path, rows: list[Row], title: str, metric: str = "miou") -> None:
@@ -56,6 +58,9 @@ def draw_runs(path: Path, runs: dict[str, list[Row]], title: str) -> None:
             _line(loss, "loss (all terms)", losses, colour, dash)
             _line(miou, "mIoU (percent)", measured, colour, f"o{dash}")
             miou.lines[-1].set_label(f"{name} {measured[-1][1]:.1f}" if measured else name)
+        values = [row.loss for rows in runs.values() for row in rows if row.loss > 0]
+        if values and max(values) > WIDE * min(values):
+            loss.set_yscale("log")
         miou.set_xlabel("step")
         figure.legend(loc="outside right upper", frameon=False, fontsize=8)
         figure.suptitle(title, fontsize=11)

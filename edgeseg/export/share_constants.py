@@ -18,7 +18,8 @@ def share_constants(model: onnx.ModelProto) -> onnx.ModelProto:
     Constants that the model returns, or that a subgraph may read, stay as they are.
     """
     graph = model.graph
-    if any(attribute.HasField("g") for node in graph.node for attribute in node.attribute):
+    attributes = [attribute for node in graph.node for attribute in node.attribute]
+    if any(attribute.HasField("g") or attribute.graphs for attribute in attributes):
         return model
     outputs = {output.name for output in graph.output}
     first: dict[tuple[object, ...], str] = {}

@@ -240,11 +240,7 @@ def test_a_result_of_another_machine_is_not_gone_on_with(tmp_path):
 
 def test_what_takes_too_long_is_ended_with_all_it_started(tmp_path, monkeypatch):
     """A row is measured in a process of its own: here a long sleep."""
-    python = tmp_path / "python"
-    python.write_text("#!/bin/sh\nsleep 60 &\necho $! > pid\nwait\n")
-    python.chmod(0o755)
-    monkeypatch.setattr("sys.executable", str(python))
-    monkeypatch.chdir(tmp_path)
+    stands_for_python("#!/bin/sh\nsleep 60 &\necho $! > pid\nwait\n", tmp_path, monkeypatch)
     with pytest.raises(subprocess.TimeoutExpired):
         bench_in_process(Unit("enet", (256, 512)), 1.0)
     state = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/stat")
@@ -270,11 +266,7 @@ esac
 
 def test_what_was_built_is_measured_and_gone(tmp_path, monkeypatch):
     """Built ahead or not: one building, then the folders that it named."""
-    python = tmp_path / "python"
-    python.write_text(BUILDS_AND_MEASURES)
-    python.chmod(0o755)
-    monkeypatch.setattr("sys.executable", str(python))
-    monkeypatch.chdir(tmp_path)
+    stands_for_python(BUILDS_AND_MEASURES, tmp_path, monkeypatch)
     unit = Unit("fast_scnn", (64, 128))
     found = {"results": [1, 2], "failed": [{"folder": "x"}, {"folder": "y"}]}
     assert bench_in_process(unit, 9.0) == found
@@ -289,16 +281,21 @@ def test_what_was_built_is_measured_and_gone(tmp_path, monkeypatch):
 
 
 def test_what_fails_leaves_no_engines(tmp_path, monkeypatch):
-    python = tmp_path / "python"
-    python.write_text("#!/bin/sh\necho 'edgeseg: no memory' >&2\nexit 3\n")
-    python.chmod(0o755)
-    monkeypatch.setattr("sys.executable", str(python))
-    monkeypatch.chdir(tmp_path)
+    stands_for_python("#!/bin/sh\necho 'edgeseg: no memory' >&2\nexit 3\n", tmp_path, monkeypatch)
     unit = Unit("enet", (256, 512))
     unit.folder.mkdir(parents=True)
     with pytest.raises(EngineError, match=r"--build-only.* ended with 3: edgeseg: no memory"):
         bench_in_process(unit, 9.0)
     assert not unit.folder.exists()
+
+
+def stands_for_python(script: str, folder: Path, monkeypatch) -> None:
+    """What is called instead of Python, in that folder."""
+    python = folder / "python"
+    python.write_text(script)
+    python.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(python))
+    monkeypatch.chdir(folder)
 
 
 def sleeps(state: Path) -> bool:

@@ -72,6 +72,8 @@ MODELS = {
     "deeplabv3_r101": Entry("edgeseg.models.deeplabv3:DeepLabV3", {"depth": 101}, _DEEPLABV3),
     "deeplabv3plus_mobilenetv2": Entry(
         "edgeseg.models.deeplabv3plus:DeepLabV3Plus", {"encoder": "mobilenetv2"}, _DEEPLABV3PLUS),
+    "deeplabv3plus_espnetv2_s2.0": Entry(
+        "edgeseg.models.deeplabv3plus:DeepLabV3Plus", {"encoder": "espnetv2_s2.0"}, _DEEPLABV3PLUS),
     "deeplabv3plus_r18": Entry(
         "edgeseg.models.deeplabv3plus:DeepLabV3Plus", {"encoder": "r18"}, _DEEPLABV3PLUS),
     "deeplabv3plus_r50": Entry(
@@ -131,6 +133,7 @@ WORK = {
     "deeplabv3_r50": ( 39_638_355,  24_202_051_584,  96_806_633_472),
     "deeplabv3_r101": ( 58_630_483,  33_899_282_432, 135_595_556_864),
     "deeplabv3plus_mobilenetv2": (  5_815_539,  13_151_322_112,  52_605_042_688),
+    "deeplabv3plus_espnetv2_s2.0": (  6_179_433,  13_260_900_864,  53_043_210_240),
     "deeplabv3plus_r18": ( 16_607_667,  20_640_301_056,  82_560_811_008),
     "deeplabv3plus_r50": ( 40_351_667,  34_607_726_592, 138_429_333_504),
     "deeplabv3plus_r101": ( 59_343_795,  44_304_957_440, 177_218_256_896),

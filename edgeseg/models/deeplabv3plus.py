@@ -1,4 +1,4 @@
-"""DeepLabv3+ (Chen et al., ECCV 2018, arXiv 1802.02611) on ResNet or MobileNetV2.
+"""DeepLabv3+ (Chen et al., ECCV 2018, arXiv 1802.02611) on ResNet, MobileNetV2 or ESPNetv2.
 
 DeepLabv3's pyramid, upsampled and joined with a low-level map at 1/4 that is narrowed to 48
 channels; two 3x3. `separable` makes the pyramid's and the decoder's 3x3 separable, as in the paper.
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from edgeseg.errors import UsageError
+from edgeseg.models import espnetv2
 from edgeseg.models.aspp import ASPP
 from edgeseg.models.blocks import (
     conv_norm_relu,
@@ -24,13 +25,17 @@ from edgeseg.models.mobilenetv2 import MobileNetV2
 from edgeseg.models.network import Bilinear, Maps, Network
 from edgeseg.models.resnet import ResNet, channels_of
 
-ENCODERS = ("r18", "r50", "r101", "mobilenetv2")
+ENCODERS = ("r18", "r50", "r101", "mobilenetv2", "espnetv2_s2.0")
 WIDTH = 256
 LOW = 48
 
 
 class DeepLabV3Plus(Network):
-    """Output stride 16 by default, 8 on request; scores at 1/4."""
+    """Output stride 16 by default, 8 on request; scores at 1/4.
+
+    `width` scales the head and the encoder, but not ESPNetv2's, whose stride is always 16 and to
+    which `init` brings the weights of a trained `espnetv2_s2.0`.
+    """
 
     least_batch = 2
     HEAD = ("pyramid", "low", "classifier", "upsample")
@@ -66,7 +71,8 @@ class DeepLabV3Plus(Network):
     def features(self, image: torch.Tensor) -> Maps:
         """The encoder's maps from 1/4 on; the first is the decoder's low-level map."""
         maps: Maps = self.encoder(image)
-        return {name: x for name, x in maps.items() if name != "stem"}
+        names = list(maps)
+        return {name: maps[name] for name in names[names.index(self.shallow) :]}
 
     def head(self, features: Maps) -> torch.Tensor:
         """-> (N, outputs, H / 4, W / 4)."""
@@ -85,6 +91,11 @@ def _encoder(name: str, stride: int, width: float) -> tuple[nn.Module, str, int,
     if name == "mobilenetv2":
         mobile = MobileNetV2(stride, width)
         return mobile, "stage2", mobile.widths["stage2"], mobile.channels
+    if name == "espnetv2_s2.0":
+        if stride != espnetv2.ESPNetv2.divisor:
+            raise UsageError(f"stride is {stride}; ESPNetv2's encoder has 16 only")
+        widths = espnetv2.WIDTHS[2.0]
+        return espnetv2.Encoder(widths), "level2", widths[1], widths[3]
     depth = int(name[1:])
     channels = channels_of(depth, width)
     return ResNet(depth, stride, width=width), "layer1", channels[0], channels[3]

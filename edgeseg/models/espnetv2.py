@@ -135,15 +135,17 @@ class Encoder(nn.Module):
             for width, level in zip(widths[2:], REPEATS, strict=True)
         )
 
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The outputs of levels 1, 2, 3 and 4."""
-        levels = [self.stem(image)]
+    def forward(self, image: torch.Tensor) -> Maps:
+        """level1 to level4 at 1/2, 1/4, 1/8 and 1/16."""
+        x = self.stem(image)
+        maps = {"level1": x}
         pooled = self.pool(image)
         stages = (nn.Identity(), *self.stages)
-        for down, stage in zip(self.downs, stages, strict=True):
+        for level, (down, stage) in enumerate(zip(self.downs, stages, strict=True), 2):
             pooled = self.pool(pooled)
-            levels.append(stage(down(levels[-1], pooled)))
-        return tuple(levels)
+            x = stage(down(x, pooled))
+            maps[f"level{level}"] = x
+        return maps
 
 
 class PyramidPool(nn.Module):
@@ -232,7 +234,8 @@ class ESPNetv2(Network):
 
     def features(self, image: torch.Tensor) -> Maps:
         """level1 to level4 at 1/2, 1/4, 1/8 and 1/16."""
-        return {f"level{i}": level for i, level in enumerate(self.encoder(image), 1)}
+        maps: Maps = self.encoder(image)
+        return maps
 
     def head(self, features: Maps) -> torch.Tensor:
         """-> (N, outputs, H / 2, W / 2)."""

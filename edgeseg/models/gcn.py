@@ -7,6 +7,8 @@ and learned upsamplings from coarse to fine, refined again, to the size of the i
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import nn
 
@@ -69,8 +71,16 @@ class GCN(Network):
         self.ups = nn.ModuleList(bilinear_deconvolution(outputs, 2) for _ in range(5))
         self.refine_sums = nn.ModuleList(Refine(outputs) for _ in range(5))
         self.upsample = Bilinear(1)
-        for part in (self.kernels, self.refine, self.refine_sums):
-            start(part)
+        # By the fan-out of some 20 classes the first scores would be sure of anything: the kernels,
+        # between which there is no ReLU, keep the size of what they see, and the refinements, which
+        # add up, begin as next to nothing.
+        for conv in self.kernels.modules():
+            if isinstance(conv, nn.Conv2d):
+                nn.init.kaiming_normal_(conv.weight, nonlinearity="linear")
+                nn.init.zeros_(cast("nn.Parameter", conv.bias))
+        for refine in (*self.refine, *self.refine_sums):
+            start(refine)
+            nn.init.normal_(cast("Refine", refine).second.weight, std=0.01)
 
     def features(self, image: torch.Tensor) -> Maps:
         """layer1 to layer4 of the encoder at 1/4 to 1/32."""

@@ -146,6 +146,15 @@ def test_heads_are_all_that_features_do_not_need(name):
     assert all(64 % side == 0 for side in sides)
 
 
+def test_deeplab_takes_espnetv2s_encoder():
+    """So `init` brings it the weights that are published for ESPNetv2."""
+    light, strong = (
+        build_shapes(ModelSpec(name), 19).encoder.state_dict()
+        for name in ("espnetv2_s2.0", "deeplabv3plus_espnetv2_s2.0")
+    )
+    assert {k: v.shape for k, v in light.items()} == {k: v.shape for k, v in strong.items()}
+
+
 # Unpooling
 
 
@@ -348,9 +357,11 @@ def test_export_says_what_it_leaves_out(tmp_path):
     [
         ("gcn_r50", {"k": 8}, "k is 8; a kernel has a middle, so expected an odd number"),
         ("deeplabv3_r50", {"stride": 4}, "stride is 4; expected one of 8, 16, 32"),
+        ("deeplabv3plus_espnetv2_s2.0", {"stride": 8},
+         "stride is 8; ESPNetv2's encoder has 16 only"),
         ("pspnet_r18", {"stem": "flat"}, "stem is 'flat'; expected one of plain, deep"),
     ],
-)
+)  # fmt: skip
 def test_options_that_can_not_be(name, options, said):
     with pytest.raises(UsageError) as refused:
         build_model(ModelSpec(name, options), 5)
@@ -362,7 +373,7 @@ def test_options_that_can_not_be(name, options, said):
     [
         ("fcn:FCN", {"stride": 4}, "stride is 4; expected one of 8, 16, 32"),
         ("deeplabv3plus:DeepLabV3Plus", {"encoder": "r20"},
-         "encoder is 'r20'; expected one of r18, r50, r101, mobilenetv2"),
+         "encoder is 'r20'; expected one of r18, r50, r101, mobilenetv2, espnetv2_s2.0"),
         ("bisenetv1:BiSeNetV1", {"encoder": "r50"}, "encoder is 'r50'; expected r18 or x39"),
     ],
 )  # fmt: skip

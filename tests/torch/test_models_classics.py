@@ -96,6 +96,13 @@ class TestDeepLabV3PlusMobileNetV2(Classic):
     options = NARROW
 
 
+class TestDeepLabV3PlusESPNetv2(Classic):
+    """Its encoder keeps its width."""
+
+    name = "deeplabv3plus_espnetv2_s2.0"
+    options = NARROW | {"separable": True}
+
+
 class TestDeepLabV3PlusR18(Classic):
     name = "deeplabv3plus_r18"
     options = NARROW

@@ -18,6 +18,7 @@ from edgeseg.errors import TrainingError
 from edgeseg.frame import format_size
 from edgeseg.training import folder as run_folder
 from edgeseg.training import start
+from edgeseg.training.allocator import keep_freed_memory
 from edgeseg.training.batches import Order, load
 from edgeseg.training.branches import asked_of_crops, build_loss
 from edgeseg.training.curves import CURVES, draw_curves
@@ -47,6 +48,7 @@ def train(
     opener: start.Opener = start.open_model,
 ) -> Outcome:
     """Train what `opener` opens by `recipe` into `folder`; `source` is the recipe's text."""
+    keep_freed_memory()
     world = join(recipe.device)
     try:
         start.check_machine(recipe, world)

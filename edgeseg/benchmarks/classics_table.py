@@ -106,18 +106,18 @@ def _latency(results: list[dict[str, Any]]) -> str:
     where = ", ".join(f"{cpu} with {threads} threads" for cpu, threads in about)
     commands = "\n".join(content["command"] for content in results)
     parts = [f"On {where}:", table(head, lines, words=2)]
-    parts += [x for x in (disturbance(rows), _failures(results), _unmeasured(rows)) if x]
+    parts += [x for x in (disturbance(rows), _failures(results), _unmeasured(rows, results)) if x]
     return "\n\n".join([*parts, f"```\n{commands}\n```"])
 
 
-def _unmeasured(rows: list[dict[str, Any]]) -> str:
-    """Systems without a row at one of the sizes that others have."""
-    there = {(_name(row), tuple(row["size"])) for row in rows}
-    sizes = sorted({size for _, size in there})
-    names = (*classics(), *REFINERS)
+def _unmeasured(rows: list[dict[str, Any]], results: list[dict[str, Any]]) -> str:
+    """Systems without a row at one of the sizes of others, which did not fail as a whole either."""
+    there = {f"{_name(row)} {format_size(tuple(row['size']))}" for row in rows}
+    there |= {entry["folder"] for content in results for entry in content["failed"]}
     lines = []
-    for size in sizes:
-        missing = ", ".join(f"`{name}`" for name in names if (name, size) not in there)
+    for size in sorted({tuple(row["size"]) for row in rows}):
+        names = (n for n in (*classics(), *REFINERS) if f"{n} {format_size(size)}" not in there)
+        missing = ", ".join(f"`{name}`" for name in names)
         lines += [f"Not measured yet at {format_size(size)}: {missing}."] if missing else []
     return "\n\n".join(lines)
 

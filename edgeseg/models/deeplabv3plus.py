@@ -93,7 +93,7 @@ def _encoder(name: str, stride: int, width: float) -> tuple[nn.Module, str, int,
         return mobile, "stage2", mobile.widths["stage2"], mobile.channels
     if name == "espnetv2_s2.0":
         if stride != espnetv2.ESPNetv2.divisor:
-            raise UsageError(f"stride is {stride}; ESPNetv2's encoder has 16 only")
+            raise UsageError(f"stride is {stride}; expected 16, the only one of ESPNetv2's encoder")
         widths = espnetv2.WIDTHS[2.0]
         return espnetv2.Encoder(widths), "level2", widths[1], widths[3]
     depth = int(name[1:])

@@ -73,11 +73,12 @@ class GCN(Network):
         self.upsample = Bilinear(1)
         # By the fan-out of some 20 classes the first scores would be sure of anything: the kernels,
         # between which there is no ReLU, keep the size of what they see, and the refinements, which
-        # add up, begin as next to nothing.
+        # add up, begin as next to nothing (ours; the paper says nothing of it).
         for conv in self.kernels.modules():
             if isinstance(conv, nn.Conv2d):
                 nn.init.kaiming_normal_(conv.weight, nonlinearity="linear")
-                nn.init.zeros_(cast("nn.Parameter", conv.bias))
+                if conv.bias is not None:
+                    nn.init.zeros_(conv.bias)
         for refine in (*self.refine, *self.refine_sums):
             start(refine)
             nn.init.normal_(cast("Refine", refine).second.weight, std=0.01)

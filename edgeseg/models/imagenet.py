@@ -38,8 +38,9 @@ def fill_encoder(encoder: nn.Module, state: dict[str, torch.Tensor], where: str)
     """
     if type(encoder) not in LEFT_OUT:
         raise WeightsError(
-            f"{where}: a {type(encoder).__name__} takes no weights of torchvision; "
-            f"{', '.join(kind.__name__ for kind in LEFT_OUT)} do"
+            f"{where}: torchvision has no weights for the encoder "
+            f"{type(encoder).__module__.rpartition('.')[2]}.{type(encoder).__name__}; it has them "
+            f"for {', '.join(kind.__name__ for kind in LEFT_OUT)}"
         )
     given = {k: v for k, v in state.items() if not k.startswith(LEFT_OUT[type(encoder)])}
     own = encoder.state_dict()

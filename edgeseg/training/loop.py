@@ -47,9 +47,13 @@ def train(
     source: str = "",
     opener: start.Opener = start.open_model,
 ) -> Outcome:
-    """Train what `opener` opens by `recipe` into `folder`; `source` is the recipe's text."""
-    keep_freed_memory()
+    """Train what `opener` opens by `recipe` into `folder`; `source` is the recipe's text.
+
+    On a CPU the process keeps the memory that it frees from then on.
+    """
     world = join(recipe.device)
+    if world.device.type == "cpu":
+        keep_freed_memory()
     try:
         start.check_machine(recipe, world)
         resume = resume or (restarts() > 0 and (folder / STATE).exists())

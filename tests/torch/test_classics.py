@@ -147,12 +147,22 @@ def test_heads_are_all_that_features_do_not_need(name):
 
 
 def test_deeplab_takes_espnetv2s_encoder():
-    """So `init` brings it the weights that are published for ESPNetv2."""
-    light, strong = (
-        build_shapes(ModelSpec(name), 19).encoder.state_dict()
-        for name in ("espnetv2_s2.0", "deeplabv3plus_espnetv2_s2.0")
-    )
-    assert {k: v.shape for k, v in light.items()} == {k: v.shape for k, v in strong.items()}
+    """So `init` brings it the weights that are published for ESPNetv2: the names are the same."""
+    light = build_model(ModelSpec("espnetv2_s2.0"), 5).eval()
+    strong = build_model(ModelSpec("deeplabv3plus_espnetv2_s2.0", {"width": 0.125}), 5).eval()
+    strong.encoder.load_state_dict(light.encoder.state_dict())
+    image = images(1, 3, 32, 64)
+    theirs, ours = light.features(image), strong.features(image)
+    assert list(ours) == ["level2", "level3", "level4"]
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_gcn_starts_unsure():
+    """By the fan-out of the classes alone its first scores spread by hundreds."""
+    torch.manual_seed(1)
+    model = build_model(ModelSpec("gcn_r50"), 19).train()
+    with torch.no_grad():
+        assert 0.1 < float(model(images(2, 3, 64, 128)).std()) < 10
 
 
 # Unpooling
@@ -358,7 +368,7 @@ def test_export_says_what_it_leaves_out(tmp_path):
         ("gcn_r50", {"k": 8}, "k is 8; a kernel has a middle, so expected an odd number"),
         ("deeplabv3_r50", {"stride": 4}, "stride is 4; expected one of 8, 16, 32"),
         ("deeplabv3plus_espnetv2_s2.0", {"stride": 8},
-         "stride is 8; ESPNetv2's encoder has 16 only"),
+         "stride is 8; expected 16, the only one of ESPNetv2's encoder"),
         ("pspnet_r18", {"stem": "flat"}, "stem is 'flat'; expected one of plain, deep"),
     ],
 )  # fmt: skip

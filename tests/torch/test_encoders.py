@@ -192,7 +192,8 @@ def test_an_encoder_that_torchvision_does_not_have_is_refused():
     with pytest.raises(WeightsError) as refused:
         fill_encoder(Xception39(), {}, "here")
     assert str(refused.value) == (
-        "here: a Xception39 takes no weights of torchvision; ResNet, VGG, MobileNetV2 do"
+        "here: torchvision has no weights for the encoder xception.Xception39; it has them for "
+        "ResNet, VGG, MobileNetV2"
     )
 
 

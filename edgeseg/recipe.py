@@ -56,9 +56,10 @@ def _choose(content: dict[str, Any], variant: str, path: Path) -> dict[str, Any]
     if not variants and not variant:
         return content
     if variant not in variants:
-        known = ", ".join(variants) or "none"
-        asked = f"no variant '{variant}'" if variant else "give --variant"
-        raise RecipeError(f"{path}: {asked}; its variants: {known}.{guess(variant, variants)}")
+        if not variants:
+            raise RecipeError(f"{path}: no variant '{variant}': it has none")
+        asked = f"no variant '{variant}'." if variant else "give --variant."
+        raise RecipeError(f"{path}: {asked}{guess(variant, variants)}")
     return _overlay(content, variants[variant])
 
 

@@ -33,8 +33,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 """Tensors of one, two and a half times MIB that do not all end at once.
 
-The pages of the last step are counted: where the heap begins is random, and it takes up to six steps
-(seen in 40 processes) until every tensor finds a gap that fits.
+The pages of the last step are counted: where the heap begins is random, and it takes some steps
+(five in the slowest of ten processes) until every tensor finds a gap that fits.
 """
 
 

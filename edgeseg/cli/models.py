@@ -48,22 +48,29 @@ def _weights(weights: list[dict[str, Any]]) -> str:
         return "No weights are shipped."
     rows = [("shipped weights", "model", "classes", "val mIoU", "trained on", "licence")]
     for row in weights:
-        at = format_size((row["size"][0], row["size"][1]))
         marked = "NON-COMMERCIAL: " if row["non_commercial"] else ""
         rows.append(
             (
                 row["name"],
                 row["model"] or "-",
                 row["classes"],
-                f"{row['miou']:.2f} at {at} ({row['miou_data']}, {row['frames']} frames)",
+                f"{_miou(row)} ({row['miou_data']}, {row['frames']} frames)",
                 row["data"],
                 marked + row["licence"],
             )
         )
     return (
         f"{_table(rows)}\n"
-        "These names are taken wherever MODEL is asked for: edgeseg export espnet_q3 --target ..."
+        "These names are taken wherever MODEL is asked for: edgeseg export espnet_q3 --target ...\n"
+        "A refiner's (cascadepsp) is for 'edgeseg refine', export and bench."
     )
+
+
+def _miou(row: dict[str, Any]) -> str:
+    refined = row["refined"]
+    if refined is None:
+        return f"{row['miou']:.2f} at {format_size((row['size'][0], row['size'][1]))}"
+    return f"{refined['gain']['miou']['value']:+.2f} on labels of {refined['labels_of']}"
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> str:

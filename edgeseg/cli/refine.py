@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from edgeseg.runtime.segmenter import Segmenter
 
 EXAMPLE = (
-    "edgeseg refine runs/refine/checkpoint --frames DIR --labels DIR --table camvid11 --out DIR\n"
-    "  edgeseg refine runs/refine/checkpoint --frames DIR --model dfanet_b_camvid --out DIR\n"
+    "edgeseg refine cascadepsp_r18_camvid --frames DIR --labels DIR --table camvid11 --out DIR\n"
+    "  edgeseg refine cascadepsp_r18_camvid --frames DIR --model dfanet_b_camvid --out DIR\n"
     "  edgeseg refine runs/refine/checkpoint --data camvid:../shared/data/camvid "
     "--model dfanet_b_camvid\n"
     "  edgeseg refine refine_int8 --frames DIR --model espnet_int8 --out DIR"
@@ -58,8 +58,8 @@ EXAMPLE = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "refiner", type=Path, metavar="REFINER",
-        help="a refiner's checkpoint folder, or its engine folder, which needs no torch",
+        "refiner", metavar="REFINER",
+        help="a refiner's shipped name, checkpoint folder, or engine folder, which needs no torch",
     )  # fmt: skip
     frames = parser.add_argument_group("frames")
     given = frames.add_mutually_exclusive_group(required=True)

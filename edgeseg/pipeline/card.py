@@ -15,12 +15,19 @@ def card(facts: Facts) -> str:
     """NAME.md."""
     name = facts["name"]
     parts = [
-        f"# {name}: {facts['model']} for {len(facts['per_class'])} classes ({facts['classes']})",
+        f"# {name}: {facts['model']} for {_classes(facts)}",
         _table(("", ""), [(key, text) for key, text in _rows(facts) if text], numbers=0),
-        f"## mIoU\n\n{_miou(facts)}",
+        f"## mIoU\n\n{_refined(facts) if 'refined' in facts else _miou(facts)}",
         f"## Use and limits\n\n{facts['use']}\n\n" + "\n".join(f"- {x}" for x in facts["limits"]),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _classes(facts: Facts) -> str:
+    count, table = len(facts["per_class"]), facts["classes"]
+    if "refined" in facts:
+        return f"masks of one class (trained on those of {table})"
+    return f"{count} classes ({table})"
 
 
 def _rows(facts: Facts) -> list[tuple[str, str]]:
@@ -62,6 +69,35 @@ def _miou(facts: Facts) -> str:
         f"{_table(head, rows, numbers=3)}\n\n{facts['rule']}. By class, of the first row:\n\n"
         f"{_table(('class', 'IoU'), classes, numbers=1)}"
     )
+
+
+def _refined(facts: Facts) -> str:
+    """Scores of labels before and after they were refined, then IoU by class."""
+    found = facts["refined"]
+    before, gain = found["before"], found["gain"]
+    scores = {"mIoU": ("miou", before["miou"], facts["miou"])}
+    if "mba" in found:
+        scores["mBA"] = ("mba", *found["mba"])
+    rows = [
+        (name, _two(old), _two(new), _gain(gain[key])) for name, (key, old, new) in scores.items()
+    ]
+    classes = [
+        (name, "not in the truth" if iou is None else _two(iou), "" if iou is None else _two(new))
+        for (name, iou), new in zip(
+            before["per_class"].items(), facts["per_class"].values(), strict=True
+        )
+    ]
+    return (
+        f"Labels of `{found['labels_of']}`, refined in torch, on {facts['frames']} frames of "
+        f"{facts['data']}; brackets: 95 % bootstrap intervals over frames.\n\n"
+        f"{_table(('', 'before', 'after', 'gain'), rows, numbers=3)}\n\n"
+        f"{facts['rule']}. By class:\n\n"
+        f"{_table(('class', 'IoU before', 'after'), classes, numbers=2)}"
+    )
+
+
+def _gain(found: dict[str, float]) -> str:
+    return f"{found['value']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}]"
 
 
 def _two(value: float) -> str:

@@ -228,7 +228,11 @@ def list_models() -> list[dict[str, Any]]:
 
 
 def list_weights() -> list[dict[str, Any]]:
-    """The shipped weights: name, model, classes, data, licence, val mIoU and where it was taken."""
+    """The shipped weights: name, model, classes, data, licence, val mIoU and where it was taken.
+
+    `miou` of a refiner is that of refined labels; `refined` says whose they were and what was
+    gained (None for all others).
+    """
     rows = []
     for name, folder in shipped().items():
         manifest = read_manifest(folder)
@@ -245,6 +249,7 @@ def list_weights() -> list[dict[str, Any]]:
                 "size": found["size"],
                 "miou_data": found["data"],
                 "frames": found["frames"],
+                "refined": found.get("refined"),
                 "bytes": sum((folder / file).stat().st_size for file in manifest.files),
             }
         )

@@ -21,6 +21,7 @@ from edgeseg.frame import format_size
 from edgeseg.labels import IGNORE, ClassTable
 from edgeseg.metrics import BOUNDARY_RULE, RULE, BoundaryAccuracy, ConfusionMatrix
 from edgeseg.picture import save_labels
+from edgeseg.pipeline.model import find_model
 from edgeseg.runtime.refiner import Refiner, load_refiner
 from edgeseg.runtime.segmenter import Segmenter
 
@@ -46,12 +47,13 @@ class Opened:
 
 
 def open_refiner(
-    folder: Path, *, side: int | None = None, fast: bool = False, threads: int | None = None
+    model: str | Path, *, side: int | None = None, fast: bool = False, threads: int | None = None
 ) -> Opened:
-    """An engine folder at its own size without torch; a checkpoint in torch, at any size.
+    """A shipped name or a folder: an engine at its own size without torch, a checkpoint in torch.
 
     `side` and `fast` are those of a checkpoint (training/refiner.py), and refused for an engine.
     """
+    folder = find_model(str(model))
     manifest = read_manifest(folder)
     if manifest.kind == "network":
         if side is not None or fast:

@@ -3,7 +3,8 @@
 `python -m edgeseg.pipeline.ship RUN NAME [--data KIND:PATH] [--size HxW] [--force]`
 
 RUN is a folder of `edgeseg train`. What only training needs is dropped; kernels are stored as
-float16 where that changes nothing, which is measured.
+float16 where that changes nothing, which is measured. A refiner is measured on the labels of a
+model (`--labels-of MODEL`).
 """
 
 from __future__ import annotations
@@ -17,36 +18,30 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from edgeseg.benchmarks.accuracy import check_classes
 from edgeseg.benchmarks.machine import machine
 from edgeseg.bundle import Bundle, Manifest, ModelSpec, read_manifest
 from edgeseg.dataset import Dataset, open_dataset
 from edgeseg.disk import writing_file, writing_folder
 from edgeseg.errors import UsageError, exit_code
 from edgeseg.frame import Size, format_size, parse_size
-from edgeseg.metrics import RULE, ConfusionMatrix, Scores
-from edgeseg.models import split_name
 from edgeseg.models.checkpoint import WEIGHTS, fill_weights, load_checkpoint, save_checkpoint
-from edgeseg.models.network import build_model
+from edgeseg.models.network import build_exportable
 from edgeseg.models.work import count_macs
 from edgeseg.models.wrapper import Wrapper
 from edgeseg.pipeline.card import Facts, card
-from edgeseg.pipeline.model import MACS_AT, check_size, open_model
+from edgeseg.pipeline.model import MACS_AT, check_size, find_labeller
 from edgeseg.pipeline.origin import Run, check_terms, describe, find_recipe, find_starts, read_run
-from edgeseg.runtime.engine import EngineOptions
+from edgeseg.pipeline.ship_compare import Compared, Found, compare, compare_refiners
 from edgeseg.weights import SHIPPED, is_non_commercial
 
 LIMIT = 5_000_000
 """Bytes that the weights stay below."""
-SAME = 99.9
-"""Percent of the labels that float16 must leave as they are; mIoU must keep two decimals."""
 SUITES = Path("benchmarks/suites")
+LABELS_OF = "espnet_q8_dsrl_camvid"
+"""An example of a model whose labels a refiner is scored on."""
 
 # fmt: off
 LIMITS = {
@@ -58,12 +53,15 @@ LIMITS = {
 }
 # fmt: on
 """Kind of the frames it was scored on -> what that means for the score."""
+REFINERS_LIMIT = (
+    "What is not in the coarse mask is not found; labels of another model may gain more, or less."
+)
 GENERAL = "Nothing that anyone's safety depends on may rest on it."
 
 
 def lean(spec: ModelSpec) -> ModelSpec:
     """The same network without what DSRL adds for training alone."""
-    if "dsrl" not in split_name(spec.name)[1]:
+    if "dsrl" not in spec.name.split("+")[1:]:
         return spec
     table = spec.options.get("dsrl", {})
     kept = {key: table[key] for key in ("upsampling",) if key in table}
@@ -72,11 +70,11 @@ def lean(spec: ModelSpec) -> ModelSpec:
 
 def store(run: Run, name: str, size: Size | None, folder: Path, *, half: bool) -> Bundle:
     """Write the run's weights to `folder` as they will be shipped."""
-    network, bundle = load_checkpoint(run.checkpoint)
+    network, bundle = load_checkpoint(run.checkpoint, build_exportable)
     manifest = bundle.manifest
     assert manifest.model is not None  # load_checkpoint built the network from it
     spec = lean(manifest.model)
-    shipped = build_model(spec, len(manifest.table) + spec.void_outputs)
+    shipped = build_exportable(spec, len(manifest.table) + spec.void_outputs)
     branches = tuple(f"{b}." for b in network.branches()) if isinstance(network, Wrapper) else ()
     state = {k: v for k, v in network.state_dict().items() if not k.startswith(branches)}
     fill_weights(shipped, state, str(run.checkpoint))
@@ -92,50 +90,6 @@ def store(run: Run, name: str, size: Size | None, folder: Path, *, half: bool) -
         history=(*manifest.history, f"shipped as {name}: {form}"),
     )
     return save_checkpoint(folder, shipped, manifest, half=half)
-
-
-@dataclass(frozen=True)
-class Compared:
-    """Scores of the weights in float32 and in float16, and percent of the labels that agree."""
-
-    single: Scores
-    half: Scores
-    agreement: float
-
-    @property
-    def same(self) -> bool:
-        """Whether float16 changes nothing that counts."""
-        kept = f"{self.single.miou:.2f}" == f"{self.half.miou:.2f}"
-        return kept and self.agreement >= SAME
-
-    def __str__(self) -> str:
-        return (
-            f"mIoU {self.single.miou:.2f} in float32, {self.half.miou:.2f} with float16 kernels, "
-            f"{self.agreement:.3f} % of the labels agree"
-        )
-
-
-def compare(single: Path, half: Path, dataset: Dataset) -> Compared:
-    """Both folders on every frame, each at its own size."""
-    with contextlib.ExitStack() as stack:
-        opened = [
-            stack.enter_context(open_model(str(f), size=None, fit=None, options=EngineOptions()))
-            for f in (single, half)
-        ]
-        check_classes(opened[0], dataset)
-        matrices = [ConfusionMatrix(len(dataset.classes)) for _ in opened]
-        same = total = 0
-        for sample in dataset:
-            seen = opened[0].placement(sample.labels.shape).source.slices
-            labels = [segmenter.segment(sample.image)[seen] for segmenter in opened]
-            for matrix, called in zip(matrices, labels, strict=True):
-                matrix.update(sample.labels[seen], called)
-            same += int(np.count_nonzero(labels[0] == labels[1]))
-            total += labels[0].size
-    if not total:
-        raise UsageError(f"{dataset.source} has no frames in split '{dataset.split}'")
-    first, second = (matrix.scores(dataset.classes.names) for matrix in matrices)
-    return Compared(first, second, 100 * same / total)
 
 
 def choose(single: Bundle, half: Bundle, found: Compared) -> tuple[Bundle, str]:
@@ -154,12 +108,14 @@ def choose(single: Bundle, half: Bundle, found: Compared) -> tuple[Bundle, str]:
 
 def count_work(folder: Path) -> tuple[int, dict[str, int]]:
     """Parameters and MACs of what is deployed, at the folder's own size and at MACS_AT."""
-    network, bundle = load_checkpoint(folder)
-    network.cut(len(bundle.manifest.table))
+    network, bundle = load_checkpoint(folder, build_exportable)
+    if not network.mask:  # a refiner's output is a mask, whatever the classes
+        network.cut(len(bundle.manifest.table))
     network.deploy()
     own = bundle.manifest.input.size
     sizes = [size for size in dict.fromkeys((own, *MACS_AT)) if size is not None]
-    macs = {format_size(size): count_macs(network, size)[0] for size in sizes}
+    channels = 4 if network.mask else 3
+    macs = {format_size(size): count_macs(network, size, channels)[0] for size in sizes}
     return sum(p.numel() for p in network.parameters()), macs
 
 
@@ -169,12 +125,17 @@ def ship(
     dataset: Dataset,
     size: Size | None = None,
     *,
+    labels_of: str | None = None,
     force: bool = False,
     suites: Path = SUITES,
     into: Path = SHIPPED,
 ) -> Facts:
-    """Write NAME/, NAME.md and NAME.json into `into`, all or none; returns what the card says."""
+    """Write NAME/, NAME.md and NAME.json into `into`, all or none; returns what the card says.
+
+    A refiner is scored on the labels that the model `labels_of` gives.
+    """
     check_name(name, into, force=force)
+    _check_labels_of(run, labels_of)
     recipe_file = find_recipe(run, suites)
     starts = find_starts(run.recipe.init)
     manifest = read_manifest(run.checkpoint)
@@ -182,12 +143,16 @@ def ship(
     with tempfile.TemporaryDirectory(prefix="edgeseg-") as temporary:
         single = store(run, name, size, Path(temporary) / "single", half=False)
         half = store(run, name, size, Path(temporary) / "half", half=True)
-        found = compare(single.folder, half.folder, dataset)
+        folders = (single.folder, half.folder)
+        found = (
+            compare_refiners(*folders, dataset, labels_of)
+            if labels_of
+            else compare(*folders, dataset)
+        )
         chosen, stored = choose(single, half, found)
-        scores = found.half if chosen is half else found.single
         facts = {
             **_network(chosen),
-            **_scores(scores, dataset, chosen.manifest),
+            **_scores(found.half if chosen is half else found.single, dataset, chosen.manifest),
             **describe(run, recipe_file, starts, manifest.weights),
             "attribution": thanks,
             "stored": stored,
@@ -196,6 +161,20 @@ def ship(
         }
         _write(facts, chosen.folder, into / name)
     return facts
+
+
+def _check_labels_of(run: Run, labels_of: str | None) -> None:
+    """Refiners need such a model, others take none."""
+    if run.recipe.refines and labels_of is None:
+        raise UsageError(
+            f"{run.folder} is a refiner's; --labels-of says whose labels it is scored on, such as "
+            f"{LABELS_OF}"
+        )
+    if labels_of is None:
+        return
+    if not run.recipe.refines:
+        raise UsageError(f"{run.folder} is no refiner's; leave --labels-of away")
+    find_labeller(labels_of)
 
 
 def check_name(name: str, into: Path, *, force: bool) -> None:
@@ -212,7 +191,8 @@ def _network(bundle: Bundle) -> Facts:
     assert manifest.input.size is not None
     params, macs = count_work(bundle.folder)
     given, scale = manifest.input, manifest.output.scale
-    large = f"; labels at {scale}x the input" if scale > 1 else ""
+    more = f"; labels at {scale}x the input" if scale > 1 else ""
+    more += "; a coarse mask as fourth channel" if given.mask else ""
     return {
         "name": manifest.name,
         "model": manifest.model.name,
@@ -221,7 +201,7 @@ def _network(bundle: Bundle) -> Facts:
         "params": params,
         "macs": macs,
         "input": f"{given.order.upper()}, mean {_numbers(given.mean)}, std {_numbers(given.std)} "
-        f"in uint8 units, fit {given.fit}{large}",
+        f"in uint8 units, fit {given.fit}{more}",
     }  # fmt: skip
 
 
@@ -236,10 +216,12 @@ def _flat(options: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _scores(scores: Scores, dataset: Dataset, manifest: Manifest) -> Facts:
+def _scores(found: Found, dataset: Dataset, manifest: Manifest) -> Facts:
+    scores = found.scores
     kind = dataset.source.partition(":")[0]
     non_commercial = is_non_commercial(manifest.weights.licence)
     limits = [text for word, text in LIMITS.items() if word in kind]
+    limits += [REFINERS_LIMIT] if found.refined else []
     return {
         "miou": round(scores.miou, 2),
         "pixel_accuracy": round(scores.pixel_accuracy, 2),
@@ -247,8 +229,9 @@ def _scores(scores: Scores, dataset: Dataset, manifest: Manifest) -> Facts:
         "size": list(manifest.input.size or ()),
         "frames": len(dataset),
         "data": f"{kind} {dataset.split}",
-        "rule": RULE[0].upper() + RULE[1:],
+        "rule": found.rule[0].upper() + found.rule[1:],
         "also": [],
+        **({"refined": found.refined} if found.refined else {}),
         "use": "Research, teaching and trying the tools, without commercial purpose."
         if non_commercial
         else "Trying the tools, and a start for a training of your own.",
@@ -304,6 +287,9 @@ def main(words: list[str]) -> int:
     parser.add_argument("name", metavar="NAME", help="what MODEL will be")
     parser.add_argument("--data", metavar="KIND:PATH", help="to score on (default: the recipe's)")
     parser.add_argument("--size", type=parse_size, metavar="HxW", help="default: the checkpoint's")
+    parser.add_argument(
+        "--labels-of", metavar="MODEL", help=f"a refiner is scored on its labels: {LABELS_OF}"
+    )
     parser.add_argument("--force", action="store_true", help="replace weights of that name")
     args = parser.parse_args(words)
     return exit_code(lambda: _ship(args))
@@ -313,7 +299,7 @@ def _ship(args: argparse.Namespace) -> None:
     run = read_run(args.run)
     data = args.data or run.recipe.eval_data or run.recipe.data
     dataset = open_dataset(data, run.recipe.eval_split)
-    facts = ship(run, args.name, dataset, args.size, force=args.force)
+    facts = ship(run, args.name, dataset, args.size, labels_of=args.labels_of, force=args.force)
     print(f"{SHIPPED / args.name}.md: {facts['stored']}")  # noqa: T201
 
 

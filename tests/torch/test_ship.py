@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +17,19 @@ from edgeseg.bundle import Bundle, InputSpec, Manifest, ModelSpec, WeightsSpec, 
 from edgeseg.cli import main as edgeseg
 from edgeseg.dataset import open_dataset
 from edgeseg.disk import write_json, write_text
-from edgeseg.errors import UsageError
+from edgeseg.errors import BundleError, UsageError
 from edgeseg.labels import CLASS_TABLES
 from edgeseg.metrics import Scores
 from edgeseg.models.checkpoint import load_checkpoint, save_checkpoint
-from edgeseg.models.network import build_model
+from edgeseg.models.network import build_exportable, build_model
 from edgeseg.pipeline import ship as shipping
 from edgeseg.pipeline.card import card
 from edgeseg.pipeline.model import open_model
 from edgeseg.pipeline.origin import Run, check_terms, find_recipe, find_starts, read_run
-from edgeseg.pipeline.ship import Compared, check_name, choose, compare, lean, main, ship
+from edgeseg.pipeline.ship import check_name, choose, lean, main, ship
+from edgeseg.pipeline.ship_compare import Compared, Found, compare, compare_refiners
 from edgeseg.runtime.engine import EngineOptions
+from edgeseg.weights import SHIPPED
 
 pytestmark = pytest.mark.torch
 
@@ -164,13 +167,13 @@ def test_both_are_scored_on_every_frame(data, tmp_path):
         with open_model(str(folder), size=None, fit=None, options=EngineOptions()) as segmenter:
             labels.append(np.stack([segmenter.segment(s.image) for s in data]))
             miou.append(evaluate(segmenter, data).miou)
-    assert [found.single.miou, found.half.miou] == miou
+    assert [found.single.scores.miou, found.half.scores.miou] == miou
     assert found.agreement == pytest.approx(100 * float(np.mean(labels[0] == labels[1])))
     assert not found.same
 
 
 def compared(single: float, half: float, agreement: float) -> Compared:
-    return Compared(Scores(single, 0, {}), Scores(half, 0, {}), agreement)
+    return Compared(Found(Scores(single, 0, {})), Found(Scores(half, 0, {})), agreement)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +195,8 @@ def test_float16_must_change_nothing(single, half, agreement, same):
 def test_the_card_has_the_scores_of_what_is_shipped(
     agreement, accuracy, form, run, suites, data, tmp_path, monkeypatch
 ):
-    found = Compared(Scores(50, 80.0, {"road": 50}), Scores(50, 81.0, {"road": 50}), agreement)
+    single, half = (Found(Scores(50, pixels, {"road": 50})) for pixels in (80.0, 81.0))
+    found = Compared(single, half, agreement)
     monkeypatch.setattr(shipping, "compare", lambda *_: found)
     facts = ship(run, "tiny", data, suites=suites, into=tmp_path / "weights")
     assert facts["pixel_accuracy"] == accuracy
@@ -233,6 +237,103 @@ def test_what_is_too_large_is_refused(tmp_path, monkeypatch):
     chosen, why = choose(single, half, compared(56.43, 56.41, 99.95))
     assert chosen is single
     assert why.startswith("float32, 5.00 MB: mIoU 56.43 in float32, 56.41 with float16")
+
+
+# Refiners
+
+REFINER = f"""model = "cascadepsp_r18"
+options = {{ width = 0.125 }}
+data = "{DATA}"
+size = [64, 64]
+steps = 5
+batch = 2
+[refine]
+[weights]
+licence = "Apache-2.0"
+"""
+LABELLER = "espnet_q3"
+
+
+@pytest.fixture
+def refiner(tmp_path) -> Run:
+    """A run of a refiner that nobody trained, and its recipe in suites/."""
+    write_text(tmp_path / "suites" / "refine.toml", REFINER)
+    folder = tmp_path / "refiner_run"
+    torch.manual_seed(0)
+    spec = ModelSpec("cascadepsp_r18", {"width": 0.125})
+    inputs = InputSpec("rgb", (123.0, 116.0, 103.0), (58.0, 57.0, 57.0), size=(64, 64))
+    manifest = Manifest(
+        "checkpoint", spec.name, CLASS_TABLES["cityscapes19"].to_dict(), inputs, model=spec,
+        weights=WeightsSpec("synthetic train", "Apache-2.0", "edgeseg train"),
+        history=("edgeseg train: recipe 0123456789abcdef, step 5 of 5",),
+    )  # fmt: skip
+    save_checkpoint(folder / "checkpoint", build_exportable(spec, 19), manifest)
+    write_text(folder / "recipe.toml", REFINER)
+    write_json(folder / "eval.json", {"recipe": "0123456789abcdef", "step": 5, "seconds": 90.0})
+    return read_run(folder)
+
+
+def test_a_refiner_is_shipped_with_what_it_gains(refiner, data, tmp_path, monkeypatch, capsys):
+    into = tmp_path / "weights"
+    facts = ship(refiner, "finer", data, labels_of=LABELLER, suites=tmp_path / "suites", into=into)
+    refined = facts["refined"]
+    assert refined["labels_of"] == LABELLER
+    gain = refined["gain"]["miou"]
+    assert gain["value"] == pytest.approx(facts["miou"] - refined["before"]["miou"], abs=0.011)
+    assert gain["low"] <= gain["value"] <= gain["high"]
+    assert set(facts["macs"]) == {"64x64", "256x512", "512x1024"}
+    text = (into / "finer.md").read_text()
+    assert text == card(json.loads((into / "finer.json").read_text()))
+    mba = refined["mba"]
+    for words in (
+        "# finer: cascadepsp_r18 for masks of one class (trained on those of cityscapes19)",
+        "| options | `width 0.125` |",
+        "; a coarse mask as fourth channel |",
+        "Labels of `espnet_q3`, refined in torch, on 3 frames of synthetic val; brackets: 95 %",
+        f"| mIoU | {refined['before']['miou']:.2f} | {facts['miou']:.2f} | {gain['value']:+.2f} [",
+        f"| mBA | {mba[0]:.2f} | {mba[1]:.2f} | ",
+        "mBA: share of right labels",
+        "| class | IoU before | after |",
+        "- What is not in the coarse mask is not found",
+    ):
+        assert words in text, words
+    # Its name is taken by `edgeseg refine`, which finds the same, and refused as a labeller.
+    monkeypatch.setattr("edgeseg.weights.SHIPPED", into)
+    shutil.copytree(SHIPPED / LABELLER, into / LABELLER)
+    result = tmp_path / "refine.json"
+    line = ["refine", "finer", "--data", DATA, "--model", LABELLER, "--json", str(result)]
+    assert edgeseg(line) == 0
+    content = json.loads(result.read_text())
+    assert round(content["after"]["miou"], 2) == facts["miou"]
+    assert round(content["after"]["mba"], 2) == mba[1]
+    capsys.readouterr()
+    assert edgeseg(["eval", "finer", "--data", DATA]) == 2
+    assert "finer holds 'finer', which labels no frames" in capsys.readouterr().err
+    assert edgeseg(["refine", "fimer", *line[2:]]) == 2
+    assert "Did you mean 'finer'?" in capsys.readouterr().err
+
+
+def test_refiners_that_differ_are_seen(refiner, data, tmp_path):
+    """With other weights in place of float16: the labels do not all agree."""
+    single = shipping.store(refiner, "finer", None, tmp_path / "single", half=False)
+    network, _ = load_checkpoint(single.folder, build_exportable)
+    with torch.no_grad():
+        for value in network.parameters():
+            value.neg_()
+    other = save_checkpoint(tmp_path / "other", network, single.manifest)
+    assert compare_refiners(single.folder, single.folder, data, LABELLER).agreement == 100
+    assert compare_refiners(single.folder, other.folder, data, LABELLER).agreement < 100
+
+
+def test_whose_labels_is_said_of_refiners_alone(refiner, run, data, suites, tmp_path):
+    into = tmp_path / "weights"
+    with pytest.raises(UsageError, match=r"refiner_run is a refiner's; --labels-of says whose"):
+        ship(refiner, "finer", data, suites=suites, into=into)
+    with pytest.raises(UsageError, match=r"tiny_run is no refiner's; leave --labels-of away"):
+        ship(run, "tiny", data, labels_of=LABELLER, suites=suites, into=into)
+    with pytest.raises(BundleError, match="which labels no frames"):
+        ship(refiner, "finer", data, labels_of=str(refiner.checkpoint), suites=suites, into=into)
+    assert not into.exists()
 
 
 # Refusals

@@ -118,7 +118,7 @@ def test_models_lists_what_is_shipped(capsys):
 ROW = {
     "name": "tiny", "model": "espnet_q3+dsrl", "classes": "camvid11", "data": "CamVid train",
     "licence": "CC-BY-NC-4.0", "non_commercial": True, "miou": 61.004, "size": [192, 256],
-    "miou_data": "camvid val", "frames": 101, "bytes": 7,
+    "miou_data": "camvid val", "frames": 101, "refined": None, "bytes": 7,
 }  # fmt: skip
 
 
@@ -128,6 +128,13 @@ def test_models_marks_what_is_not_free(capsys, monkeypatch):
     (line,) = (w for w in capsys.readouterr().out.splitlines() if w.startswith("tiny"))
     assert line.split("  ")[-1] == "NON-COMMERCIAL: CC-BY-NC-4.0"
     assert "61.00 at 192x256 (camvid val, 101 frames)" in line
+
+
+def test_models_says_what_a_refiner_gains(capsys, monkeypatch):
+    refined = {"labels_of": "other", "gain": {"miou": {"value": 0.371}}}
+    monkeypatch.setattr("edgeseg.cli.models.list_weights", lambda: [ROW | {"refined": refined}])
+    assert main(["models"]) == 0
+    assert "  +0.37 on labels of other (camvid val, 101 frames)  " in capsys.readouterr().out
 
 
 def test_models_without_weights(capsys, monkeypatch, tmp_path: Path):

@@ -41,7 +41,9 @@ def compare(
     finished = [job for job in jobs if (job.folder / "eval.json").exists()]
     if not finished:
         raise TrainingError(f"no run of {path} is finished in {study.folder}")
-    results = Path(study.results) if seed is None else Path(study.results) / f"seed{seed}"
+    results, title = Path(study.results), study.title
+    if seed is not None:
+        results, title = results / f"seed{seed}", f"{title}, seed {seed}"
     results.mkdir(parents=True, exist_ok=True)
     counts = {}
     rows = []
@@ -51,7 +53,7 @@ def compare(
         counts[job.variant] = _frame_counts(job, dataset)
         rows.append(_row(path, job, dataset, counts[job.variant]))
     content = {
-        "title": study.title,
+        "title": title,
         "recipe": path.as_posix(),
         "command": f"edgeseg study {path.as_posix()}" + (f" --seed {seed}" if seed else ""),
         "rule": RULE,
@@ -63,7 +65,7 @@ def compare(
     }
     write_json(results / RESULT, content)
     draw_runs(
-        results / CURVES, {j.variant: read_log(j.folder / "log.csv") for j in finished}, study.title
+        results / CURVES, {j.variant: read_log(j.folder / "log.csv") for j in finished}, title
     )
     with writing_file(results / OVERLAYS) as aside:
         aside.write_bytes(encode_jpeg(_overlays(path, finished), QUALITY))

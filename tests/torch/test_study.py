@@ -130,6 +130,15 @@ def test_another_seed_has_its_own_folders_and_starts(here):
     assert second.words[-2:] == ("--init", "runs/seed7/first/checkpoint")
 
 
+def test_another_seed_is_compared_in_its_own_folder(here):
+    shutil.copytree("runs/wide", "runs/seed7/wide")
+    assert main(["study", "study.toml", "--only", "wide", "--compare-only", "--seed", "7"]) == 0
+    result = json.loads((here / "results" / "seed7" / "study.json").read_text())
+    assert result["title"] == "Two and one, seed 7"
+    assert result["command"] == "edgeseg study study.toml --seed 7"
+    assert [run["variant"] for run in result["runs"]] == ["wide"]
+
+
 def test_the_page_is_what_the_results_say(here, capsys):
     words = ["RESULTS.md", "results/study.json"]
     assert PAGE.main(words) == 0

@@ -288,7 +288,9 @@ def main(words: list[str]) -> int:
     parser.add_argument("--data", metavar="KIND:PATH", help="to score on (default: the recipe's)")
     parser.add_argument("--size", type=parse_size, metavar="HxW", help="default: the checkpoint's")
     parser.add_argument(
-        "--labels-of", metavar="MODEL", help=f"a refiner is scored on its labels: {LABELS_OF}"
+        "--labels-of",
+        metavar="MODEL",
+        help=f"whose labels a refiner is scored on, such as {LABELS_OF}",
     )
     parser.add_argument("--force", action="store_true", help="replace weights of that name")
     args = parser.parse_args(words)

@@ -68,9 +68,9 @@ def compare(single: Path, half: Path, dataset: Dataset) -> Compared:
                 matrix.update(sample.labels[seen], called)
             same += int(np.count_nonzero(labels[0] == labels[1]))
             total += labels[0].size
-    names = dataset.classes.names
-    first, second = (Found(matrix.scores(names)) for matrix in matrices)
-    return Compared(first, second, _percent(same, total, dataset))
+    agreement = _percent(same, total, dataset)
+    first, second = (Found(matrix.scores(dataset.classes.names)) for matrix in matrices)
+    return Compared(first, second, agreement)
 
 
 def compare_refiners(single: Path, half: Path, dataset: Dataset, labels_of: str) -> Compared:

@@ -8,7 +8,7 @@ from pathlib import Path
 from edgeseg.cli.output import add_json, positive, print_json, say
 from edgeseg.errors import UsageError, guess
 from edgeseg.pipeline import study as pipeline
-from edgeseg.pipeline.study_results import compare
+from edgeseg.pipeline.study_results import compare, results_folder
 
 EXAMPLE = "edgeseg study benchmarks/suites/study_camvid.toml --jobs 2"
 
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     result = compare(args.recipe, study, claims, jobs, args.seed, say)
     print_json(args.json, result)
     if args.json != "-":
-        _report(result, study.results)
+        _report(result, results_folder(study, args.seed))
     if failed:
         say(
             f"edgeseg: not trained: {', '.join(failed)}; each run's log lies beside its folder in "
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _report(result: dict[str, object], where: str) -> None:
+def _report(result: dict[str, object], where: Path) -> None:
     runs, claims = result["runs"], result["claims"]
     assert isinstance(runs, list)
     assert isinstance(claims, list)

@@ -31,6 +31,11 @@ QUALITY = 36
 """Of that JPEG, which is kept in the repository."""
 
 
+def results_folder(study: Study, seed: int | None) -> Path:
+    """Where its result lies; `seed` None is the recipe's own."""
+    return Path(study.results) / ("" if seed is None else f"seed{seed}")
+
+
 def compare(
     path: Path, study: Study, claims: dict[str, Claim], jobs: list[Job], seed: int | None, say: Say
 ) -> dict[str, Any]:
@@ -41,9 +46,8 @@ def compare(
     finished = [job for job in jobs if (job.folder / "eval.json").exists()]
     if not finished:
         raise TrainingError(f"no run of {path} is finished in {study.folder}")
-    results, title = Path(study.results), study.title
-    if seed is not None:
-        results, title = results / f"seed{seed}", f"{title}, seed {seed}"
+    results = results_folder(study, seed)
+    title = study.title if seed is None else f"{study.title}, seed {seed}"
     results.mkdir(parents=True, exist_ok=True)
     counts = {}
     rows = []

@@ -130,9 +130,10 @@ def test_another_seed_has_its_own_folders_and_starts(here):
     assert second.words[-2:] == ("--init", "runs/seed7/first/checkpoint")
 
 
-def test_another_seed_is_compared_in_its_own_folder(here):
+def test_another_seed_is_compared_in_its_own_folder(here, capsys):
     shutil.copytree("runs/wide", "runs/seed7/wide")
     assert main(["study", "study.toml", "--only", "wide", "--compare-only", "--seed", "7"]) == 0
+    assert "results: results/seed7" in capsys.readouterr().out
     result = json.loads((here / "results" / "seed7" / "study.json").read_text())
     assert result["title"] == "Two and one, seed 7"
     assert result["command"] == "edgeseg study study.toml --seed 7"

@@ -192,7 +192,8 @@ def load_refiner(
 def no_refiner(folder: Path, name: str) -> str:
     """What is said of a folder with another network."""
     return (
-        f"{folder} holds '{name}', which refines no masks. Train a refiner: "
+        f"{folder} holds '{name}', which refines no masks. 'edgeseg models' "
+        "lists a refiner that does; to train one: "
         "edgeseg train benchmarks/suites/refine_camvid.toml --out DIR"
     )
 

@@ -277,7 +277,7 @@ def test_another_network_is_no_refiner(folders, tmp_path, capsys):
     line = ["--frames", str(folders[0]), "--model", "dfanet_b_camvid", "--out", str(tmp_path / "o")]
     shipped = Path(__file__).parents[2] / "edgeseg/weights/espnet_q8_camvid"
     assert main(["refine", str(shipped), *line]) == 2
-    assert "which refines no masks. Train a refiner: edgeseg train" in capsys.readouterr().err
+    assert "which refines no masks. 'edgeseg models' lists" in capsys.readouterr().err
 
 
 def test_labels_that_do_not_fit_are_named(checkpoint, folders, tmp_path, capsys):
